@@ -1,0 +1,90 @@
+"""recast: rewrite saved models in the dtype they should have, without loading them.
+
+    >>> recast.convert("./ckpt", "bfloat16")  # doctest: +SKIP
+
+Names are loaded when they are first used, so that importing recast takes milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from recast.dtypes import Dtype
+    from recast.errors import (
+        CheckpointError,
+        DtypeError,
+        RecastError,
+        RefusedError,
+        ShardError,
+        StorageError,
+        TargetError,
+    )
+    from recast.execution.converter import convert, plan
+    from recast.execution.reader import inspect
+    from recast.execution.verifier import verify
+    from recast.formats.checkpoint import Checkpoint
+    from recast.formats.findings import Finding, Severity, findings
+    from recast.planning.planner import Plan
+    from recast.reports.conversion import Conversion
+    from recast.reports.verification import Verification
+
+_HOMES = {
+    "Checkpoint": "recast.formats.checkpoint",
+    "CheckpointError": "recast.errors",
+    "Conversion": "recast.reports.conversion",
+    "Dtype": "recast.dtypes",
+    "DtypeError": "recast.errors",
+    "Finding": "recast.formats.findings",
+    "Plan": "recast.planning.planner",
+    "RecastError": "recast.errors",
+    "RefusedError": "recast.errors",
+    "Severity": "recast.formats.findings",
+    "ShardError": "recast.errors",
+    "StorageError": "recast.errors",
+    "TargetError": "recast.errors",
+    "Verification": "recast.reports.verification",
+    "convert": "recast.execution.converter",
+    "findings": "recast.formats.findings",
+    "inspect": "recast.execution.reader",
+    "plan": "recast.execution.converter",
+    "verify": "recast.execution.verifier",
+}
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Conversion",
+    "Dtype",
+    "DtypeError",
+    "Finding",
+    "Plan",
+    "RecastError",
+    "RefusedError",
+    "Severity",
+    "ShardError",
+    "StorageError",
+    "TargetError",
+    "Verification",
+    "__version__",
+    "convert",
+    "findings",
+    "inspect",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the public name *name* (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recast' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

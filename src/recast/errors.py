@@ -1,0 +1,48 @@
+"""What can go wrong, each with its subject, the problem and the way out."""
+
+
+class RecastError(Exception):
+    """The root of every error that recast raises on purpose.
+
+    Attributes:
+        subject: the file, folder, tensor or option that is concerned.
+        problem: what is wrong with it.
+        remedy: what the user can do about it; may be empty.
+
+    ``args`` mirror the constructor, so that an error survives pickling on its way back
+    from a worker process.
+    """
+
+    def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
+        super().__init__(subject, problem, remedy)
+        self.subject = subject
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        sentence = f"{self.subject}: {self.problem}" if self.subject else self.problem
+        return f"{sentence}; {self.remedy}" if self.remedy else sentence
+
+
+class CheckpointError(RecastError):
+    """A folder, index or config that does not describe a checkpoint."""
+
+
+class ShardError(CheckpointError):
+    """A weights file that safetensors rejects, or that is not what its index says."""
+
+
+class DtypeError(RecastError):
+    """A dtype that does not exist, or that nothing can be converted to."""
+
+
+class RefusedError(RecastError):
+    """A sound request that recast declines, because it would do harm."""
+
+
+class TargetError(RecastError):
+    """A place that cannot take the output: taken, inside the source, too small."""
+
+
+class StorageError(RecastError):
+    """The operating system failed to read or write a file."""

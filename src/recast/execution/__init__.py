@@ -1,0 +1,1 @@
+"""How it is done: everything that touches a disk."""

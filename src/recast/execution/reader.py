@@ -1,0 +1,227 @@
+"""inspect(): a folder, or one weights file → Checkpoint, from headers alone."""
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from recast.dtypes import Dtype
+from recast.errors import CheckpointError, RefusedError, ShardError
+from recast.execution.storage import naming
+from recast.formats.checkpoint import Checkpoint, File, Shard, Weights
+from recast.formats.config import Config
+from recast.formats.header import Header, TensorInfo
+from recast.formats.index import Index
+from recast.formats.names import Role, role
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_AGAIN = "download or copy it again"
+
+
+def inspect(path: str | os.PathLike[str]) -> Checkpoint:
+    """Return what is stored in a checkpoint, from the headers of its files.
+
+    Args:
+        path: a folder that a loader can load, or one ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or its index or config cannot be read.
+        ShardError: if safetensors rejects a weights file.
+        RefusedError: if a link leads out of the folder (other than in a Hub cache).
+        StorageError: if the disk fails.
+
+    Example:
+        >>> recast.inspect("./ckpt").dtypes  # doctest: +SKIP
+        (DtypeShare(dtype=<Dtype.F32: 'F32'>, tensors=291, parameters=..., nbytes=...),)
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        raise CheckpointError(str(path), "does not exist", "check the path")
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            str(path),
+            "is neither a folder nor a .safetensors file",
+            "name the checkpoint's folder, or one of its weights files",
+        )
+    shard = Shard(path.name, read_header(path, str(path)))
+    return Checkpoint(path, (Weights(path.name, (shard,)),), is_file=True)
+
+
+def read_header(path: Path, subject: str) -> Header:
+    """Return the header of a weights file that safetensors accepts.
+
+    Args:
+        path: the file.
+        subject: how to name it in an error.
+
+    Raises ShardError, StorageError.
+    """
+    with naming(path):
+        # Opening a pipe would wait for somebody to write to it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ShardError(subject, "is not a regular file", "replace it by one")
+    try:
+        # pread: a mapped file that is truncated meanwhile would end the process.
+        with naming(path), safe_open(path, framework="np", backend="pread") as file:
+            metadata = file.metadata()
+            tensors = dict(_tensors(file, subject))
+    except SafetensorError as error:
+        problem = str(error).removeprefix("Error while deserializing header: ")
+        raise ShardError(subject, f"is not a valid safetensors file ({problem})", _AGAIN) from None
+    with naming(path), path.open("rb") as prefix:
+        size = 8 + int.from_bytes(prefix.read(8), "little")
+    return Header(size, tensors, None if metadata is None else dict(sorted(metadata.items())))
+
+
+def _tensors(file: Any, subject: str) -> Iterator[tuple[str, TensorInfo]]:  # noqa: ANN401 - safetensors types only its name
+    """Yield the tensors of an open file in the order of their data."""
+    begin = 0
+    for name in file.offset_keys():
+        tensor = file.get_slice(name)
+        tag = tensor.get_dtype()
+        try:
+            dtype = Dtype.of_tag(tag)
+        except KeyError:
+            raise ShardError(
+                subject, f"tensor {name!r} has the unknown dtype {tag}", "update recast"
+            ) from None
+        shape = tuple(tensor.get_shape())
+        # safetensors has made sure that the data are contiguous.
+        info = TensorInfo.laid_out(dtype, shape, begin)
+        begin = info.data_offsets[1]
+        yield name, info
+
+
+def _read_folder(folder: Path) -> Checkpoint:
+    """Return the checkpoint that lies in *folder*."""
+    found = {file.name: file for file in _walk(folder)}
+    files = {name: file for name, file in found.items() if not file.role.is_left_out}
+    indexes = [
+        Index.parse(name, _content(folder, name))
+        for name, file in files.items()
+        if file.role is Role.INDEX
+    ]
+    weights = tuple(_read_weights(folder, files, indexes))
+    if not weights:
+        raise CheckpointError(str(folder), "holds no safetensors weights", _hint(found))
+    homes = {posixpath.dirname(shard.name) for each in weights for shard in each.shards}
+    configs = {
+        name: Config.parse(name, _content(folder, name))
+        for name, file in files.items()
+        if file.role is Role.CONFIG and posixpath.dirname(name) in homes
+    }
+    named = {shard.name for each in weights for shard in each.shards}
+    named |= {index.name for index in indexes} | configs.keys()
+    return Checkpoint(
+        folder,
+        weights,
+        configs,
+        files=tuple(file for name, file in files.items() if name not in named),
+        left_out=tuple(file for file in found.values() if file.role.is_left_out),
+    )
+
+
+def _read_weights(
+    folder: Path, files: Mapping[str, File], indexes: list[Index]
+) -> Iterator[Weights]:
+    """Yield each loadable set of tensors: first the indexes', then the single files."""
+    shards: dict[str, Shard] = {}
+    for index in indexes:
+        for name in index.shards:
+            if name in files and name not in shards:
+                shards[name] = Shard(name, read_header(folder / name, name))
+        yield Weights(
+            index.name,
+            tuple(shards[name] for name in index.shards if name in shards),
+            index,
+            tuple(name for name in index.shards if name not in shards),
+        )
+    for name, file in files.items():
+        if file.role is Role.WEIGHTS and name not in shards:
+            yield Weights(name, (Shard(name, read_header(folder / name, name)),))
+
+
+def _walk(folder: Path) -> Iterator[File]:
+    """Yield the files in *folder* and below, with "/" in their names, in a fixed order."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    with naming(folder):
+        for parent, folders, names in os.walk(folder, onerror=fail):
+            folders.sort()
+            for name in sorted([*names, *(each for each in folders if _is_link(parent, each))]):
+                path = Path(parent, name)
+                yield _file(folder, path, path.relative_to(folder).as_posix())
+
+
+def _is_link(parent: str, name: str) -> bool:
+    """Whether a folder's entry is a link, into which `os.walk` does not go."""
+    return Path(parent, name).is_symlink()
+
+
+def _file(folder: Path, path: Path, name: str) -> File:
+    """Return the file *name*. Raises RefusedError if it is a link out of *folder*."""
+    kind = role(name)
+    if kind.is_left_out:
+        return File(name, path.lstat().st_size, kind)
+    if path.is_symlink():
+        _check_link(folder, path, name)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        if kind is Role.WEIGHTS:
+            raise ShardError(name, "is not a regular file", "replace it by one")
+        return File(name, 0, Role.SPECIAL)
+    return File(name, status.st_size, kind)
+
+
+def _check_link(folder: Path, path: Path, name: str) -> None:
+    """Refuse a link that is broken, or that leads out of *folder* and not into its Hub cache."""
+    if not path.exists():
+        raise CheckpointError(name, "is a link to nothing", "restore what it links to")
+    if path.resolve().is_relative_to(folder.resolve()):
+        return
+    blobs = _blobs(folder.resolve())
+    hop = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
+    # Only the first hop is the Hub cache's own; blobs may themselves be links into a store.
+    if blobs is None or not hop.is_relative_to(blobs):
+        raise RefusedError(
+            name, f"is a link out of the folder, to {path.readlink()}", "replace it by a copy"
+        )
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Return the blobs that *folder* links to if it is, or lies in, a Hub cache snapshot."""
+    for snapshot in (folder, *folder.parents):
+        blobs = snapshot.parent.parent / "blobs"
+        if snapshot.parent.name == "snapshots" and blobs.is_dir():
+            return blobs
+    return None
+
+
+def _content(folder: Path, name: str) -> bytes:
+    """Return the content of a small file."""
+    with naming(folder / name):
+        return (folder / name).read_bytes()
+
+
+def _hint(found: Mapping[str, File]) -> str:
+    """Return what may help somebody whose folder holds no weights."""
+    nested = sorted(
+        {
+            name.partition("/")[0]
+            for name, file in found.items()
+            if file.role is Role.NESTED_CHECKPOINT
+        }
+    )
+    if nested:
+        return f"name one of the checkpoints in it: {', '.join(nested[:3])}"
+    if pickled := [name for name in found if name.endswith(_PICKLES)]:
+        return f"save {pickled[0]} as safetensors first"
+    return "name the folder that holds model.safetensors or model.safetensors.index.json"

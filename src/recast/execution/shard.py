@@ -1,0 +1,126 @@
+"""convert_shard(): one shard's plan → one file, complete and checked."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from recast.errors import ShardError
+from recast.execution.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.examine import Examiner
+from recast.execution.pieces import PIECE_BYTES, Piece, batches
+from recast.execution.publish import replacing
+from recast.execution.reader import read_header
+from recast.execution.storage import Output, Source
+from recast.execution.workers import share
+from recast.planning.planner import ShardPlan
+from recast.reports.conversion import ShardConversion
+from recast.reports.evidence import Evidence
+
+Progress = Callable[[int], None]
+
+
+def convert_shard(
+    plan: ShardPlan,
+    source: Path,
+    target: Path,
+    *,
+    workers: int = 1,
+    evidence: bool = True,
+    progress: Progress | None = None,
+) -> ShardConversion:
+    """Write the shard that *plan* describes to *target*, which appears when it is complete.
+
+    Args:
+        plan: what to write.
+        source: the weights file it is made from.
+        target: the weights file to write.
+        workers: the threads to use.
+        evidence: whether to look at what rounding did.
+        progress: called with the bytes of the source that were done, from any thread.
+
+    Raises StorageError if the disk fails, ShardError if safetensors rejects the result.
+    """
+    with (
+        Source(source) as old,
+        replacing(target, plan.size, mode=old.mode) as new,
+    ):
+        new.write(plan.head, 0)
+        worker = _Worker(plan, old, new, evidence=evidence, progress=progress)
+        examiners = share(batches(plan), worker, workers)
+        new.finish()
+        _check(plan, new.path)
+    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners) if evidence else ())
+
+
+class _Worker:
+    """Casts batches of pieces, in one thread or several."""
+
+    def __init__(
+        self,
+        plan: ShardPlan,
+        source: Source,
+        output: Output,
+        *,
+        evidence: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.output = output
+        self.evidence = evidence
+        self.progress = progress
+
+    def __call__(self, batches: Iterable[list[Piece]]) -> Examiner:
+        """Cast every piece of *batches*, and return what rounding did to them."""
+        examiner = Examiner(len(self.plan.tensors))
+        before = np.empty(PIECE_BYTES, np.uint8)
+        after = np.empty(2 * PIECE_BYTES, np.uint8)  # no cast does more than double
+        for batch in batches:
+            for piece in batch:
+                content = before[: piece.source_bytes]
+                self.source.read(content.data, self.plan.source.size + piece.source_position)
+                if piece.run.source is not piece.run.target:
+                    content = self._cast(piece, content, after, examiner)
+                self.output.write(content.data, len(self.plan.head) + piece.out_position)
+            if self.progress is not None:
+                self.progress(sum(piece.source_bytes for piece in batch))
+        return examiner
+
+    def _cast(self, piece: Piece, content: Array, room: Array, examiner: Examiner) -> Array:
+        """Return the bytes of *piece* in its new dtype, which lie in *room*."""
+        values = content.view(NUMPY_DTYPES[piece.run.source])
+        dtype = NUMPY_DTYPES[piece.run.target]
+        cast = room[: len(values) * dtype.itemsize].view(dtype)
+        kernel(piece.run.source, piece.run.target)(values, cast)
+        if self.evidence:
+            examiner.examine(values, cast, *piece.tensors())
+        return cast.view(np.uint8)
+
+
+def _check(plan: ShardPlan, path: Path) -> None:
+    """Let safetensors read what was written. Raises ShardError if it is not the plan."""
+    header = read_header(path, plan.name)
+    written = [(name, tensor.dtype, tensor.shape) for name, tensor in header.tensors.items()]
+    planned = [(each.name, each.dtype, each.source.shape) for each in plan.tensors]
+    if sorted(written) != sorted(planned):
+        raise ShardError(plan.name, "was not written as planned", "report this as a bug")
+
+
+def _evidence(plan: ShardPlan, examiners: list[Examiner]) -> tuple[Evidence, ...]:
+    """Return what all threads together found out about the tensors that were cast."""
+    whole, *others = examiners
+    for other in others:
+        whole.merge(other)
+    found = zip(
+        plan.tensors,
+        whole.lossless.tolist(),
+        whole.largest_error.tolist(),
+        whole.overflowed.tolist(),
+        strict=True,
+    )
+    return tuple(
+        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, lossless, error, overflowed)
+        for tensor, lossless, error, overflowed in found
+        if tensor.changes
+    )

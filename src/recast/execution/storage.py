@@ -1,0 +1,120 @@
+"""Reading and writing files, with errors that name the file and the way out."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from recast.errors import StorageError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere with -o",
+    errno.EDQUOT: "your quota is used up: free some space, or write elsewhere with -o",
+    errno.EROFS: "write elsewhere with -o",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EIO: "the disk or network storage is failing: copy the data to another one",
+    errno.ENOENT: "it was there a moment ago: do not move files while recast runs",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError about *path*."""
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise StorageError(str(path), problem, _REMEDIES.get(error.errno or 0, "")) from error
+
+
+class Source:
+    """A weights file open for reading, from any thread, at any position.
+
+    Read in windows into a caller's buffer rather than mapped: it is as fast, and a file that
+    is truncated meanwhile, or a disk that fails, is an error instead of a SIGBUS.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open *path*. Raises StorageError."""
+        self.path = path
+        with naming(path):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
+    @property
+    def mode(self) -> int:
+        """The file's permission bits."""
+        return stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+
+    def read(self, window: memoryview, position: int) -> None:
+        """Fill *window*, flat bytes, from *position* on. Raises StorageError."""
+        while window:
+            with naming(self.path):
+                count = os.preadv(self._descriptor, [window], position)
+            if count == 0:
+                raise StorageError(
+                    str(self.path),
+                    f"ends at byte {position}, before its header says",
+                    "it was changed while recast read it: run again once nothing writes to it",
+                )
+            window, position = window[count:], position + count
+
+
+class Output:
+    """A file being written, from any thread, at any position."""
+
+    def __init__(self, path: Path, size: int, mode: int) -> None:
+        """Create *path*, which must not exist, to become *size* bytes with these mode bits.
+
+        Raises StorageError.
+        """
+        self.path = path
+        self._mode = mode
+        with naming(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o600)
+            os.ftruncate(self._descriptor, size)
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
+    def write(self, content: memoryview | bytes, position: int) -> None:
+        """Write all of *content*, flat bytes, from *position* on. Raises StorageError."""
+        content = memoryview(content)
+        while content:
+            with naming(self.path):
+                count = os.pwrite(self._descriptor, content, position)
+            content, position = content[count:], position + count
+
+    def finish(self) -> None:
+        """Give the file its permission bits and make it durable. Raises StorageError."""
+        with naming(self.path):
+            os.fchmod(self._descriptor, self._mode)
+            os.fsync(self._descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in *folder* durable. Raises StorageError."""
+    with naming(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

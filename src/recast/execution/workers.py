@@ -1,0 +1,75 @@
+"""How many threads to use, and running the same work in each of them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Lock
+from typing import Generic, TypeVar
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Return the CPUs that this process may use: its affinity and its cgroup's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return max(1, min(available, _quota(_CGROUP_QUOTA) or available))
+
+
+def _quota(path: Path) -> int | None:
+    """Return the whole CPUs that a cgroup's ``cpu.max`` allows; None if it sets no limit."""
+    try:
+        quota, period = path.read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return None
+
+
+class Queue(Generic[Item]):
+    """Items that several threads take from, each once, until it is closed."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        """Offer *items*, in their order."""
+        self._items = iter(items)
+        self._lock = Lock()
+        self._open = True
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield items that no other thread has taken."""
+        while True:
+            with self._lock:
+                if not self._open:
+                    return
+                try:
+                    item = next(self._items)
+                except StopIteration:
+                    return
+            yield item
+
+    def close(self) -> None:
+        """Offer nothing more: every thread ends after the item it has."""
+        self._open = False
+
+
+def share(
+    items: Iterable[Item], work: Callable[[Iterable[Item]], Result], workers: int
+) -> list[Result]:
+    """Run *work* in *workers* threads, which take *items* from one queue.
+
+    Returns what each returned. Raises what the first failing thread raised, once all have
+    ended. An interrupt ends them after the item at hand.
+    """
+    queue = Queue(items)
+    with ThreadPoolExecutor(workers, "recast") as pool:
+        jobs = [pool.submit(work, queue) for _ in range(workers)]
+        try:
+            wait(jobs, return_when=FIRST_EXCEPTION)
+        finally:
+            queue.close()
+    return [job.result() for job in jobs]

@@ -1,0 +1,155 @@
+"""Checkpoint: all that lies in a folder that a loader can load."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from recast.dtypes import Dtype
+from recast.formats.config import Config
+from recast.formats.header import Header, TensorInfo
+from recast.formats.index import Index
+from recast.formats.names import Role
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file that holds no weights.
+
+    Attributes:
+        name: its path relative to the checkpoint, with "/".
+        size: its bytes.
+        role: what it is to the checkpoint.
+    """
+
+    name: str
+    size: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One weights file and its header."""
+
+    name: str
+    header: Header = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self.header.file_size
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One loadable set of tensors: an index with its shards, or one file.
+
+    Attributes:
+        name: the file a loader opens first: the index, or the only shard.
+        shards: those that exist, in the index's order.
+        index: None for a single file.
+        missing_shards: names that the index holds and the folder does not.
+    """
+
+    name: str
+    shards: tuple[Shard, ...]
+    index: Index | None = None
+    missing_shards: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> Iterator[tuple[str, TensorInfo]]:
+        """Every tensor with its name, shard by shard."""
+        for shard in self.shards:
+            yield from shard.header.tensors.items()
+
+    @property
+    def data_size(self) -> int:
+        """The bytes of all tensors, headers excluded."""
+        return sum(shard.header.data_size for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True)
+class DtypeShare:
+    """What one dtype amounts to in some shards: counts of tensors and parameters, and bytes."""
+
+    dtype: Dtype
+    tensors: int
+    parameters: int
+    nbytes: int
+
+
+def dtype_shares(shards: Iterable[Shard]) -> tuple[DtypeShare, ...]:
+    """Return what each dtype stored in *shards* amounts to, the most bytes first."""
+    tensors: Counter[Dtype] = Counter()
+    parameters: Counter[Dtype] = Counter()
+    nbytes: Counter[Dtype] = Counter()
+    for shard in shards:
+        for tensor in shard.header.tensors.values():
+            tensors[tensor.dtype] += 1
+            parameters[tensor.dtype] += tensor.parameters
+            nbytes[tensor.dtype] += tensor.nbytes
+    return tuple(
+        DtypeShare(dtype, tensors[dtype], parameters[dtype], nbytes[dtype])
+        for dtype in sorted(tensors, key=lambda each: (-nbytes[each], each))
+    )
+
+
+def main_dtype(shards: Iterable[Shard]) -> Dtype | None:
+    """Return the floating dtype that takes the most bytes of *shards*; None without any."""
+    return next((share.dtype for share in dtype_shares(shards) if share.dtype.is_floating), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint as its headers, index and config describe it.
+
+    Attributes:
+        path: the folder, or the one weights file.
+        weights: the loadable sets of tensors; more than one when formats lie side by side.
+        configs: each config.json that lies beside weights, by its name.
+        files: everything else that belongs to the checkpoint.
+        left_out: what lies in the folder and is no part of the model: trainer state,
+            checkpoints of their own, download caches.
+        is_file: whether *path* is one bare weights file, without a folder around it.
+    """
+
+    path: Path
+    weights: tuple[Weights, ...]
+    configs: Mapping[str, Config] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    left_out: tuple[File, ...] = ()
+    is_file: bool = False
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards of all weights, each once."""
+        return tuple({s.name: s for weights in self.weights for s in weights.shards}.values())
+
+    @property
+    def size(self) -> int:
+        """The bytes of all weights files."""
+        return sum(shard.size for shard in self.shards)
+
+    @property
+    def dtypes(self) -> tuple[DtypeShare, ...]:
+        """What each stored dtype amounts to, the most bytes first."""
+        return dtype_shares(self.shards)
+
+    @property
+    def all_files(self) -> tuple[File, ...]:
+        """Every file that belongs to the checkpoint, weights first."""
+        indexes = [weights.index for weights in self.weights if weights.index is not None]
+        return (
+            *(File(shard.name, shard.size, Role.WEIGHTS) for shard in self.shards),
+            *(File(each.name, each.size, Role.CONFIG) for each in self.configs.values()),
+            *(File(each.name, each.size, Role.INDEX) for each in indexes),
+            *self.files,
+        )
+
+    def config_of(self, shard: str) -> Config | None:
+        """Return the config that lies beside the shard of this name."""
+        return self.configs.get(str(PurePosixPath(shard).with_name("config.json")))
+
+    def shards_of(self, config: Config) -> tuple[Shard, ...]:
+        """Return the shards that lie beside *config*."""
+        return tuple(each for each in self.shards if self.config_of(each.name) is config)

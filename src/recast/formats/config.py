@@ -1,0 +1,132 @@
+"""The dtype keys of a config.json, read and rewritten.
+
+Which keys loaders read, and in what order, differs between libraries and versions; a key
+that is out of date undoes a conversion silently. So every one of them is made true.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recast.dtypes import Dtype, named
+from recast.formats import json_text
+
+_KEYS = ("dtype", "torch_dtype")
+# transformers up to 4.55, vLLM, SGLang and mlx-lm know only this one.
+_KEY_EVERY_LOADER_READS = "torch_dtype"
+_QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+_NO_VALUE = "auto"  # what some people write; transformers 5 crashes on it
+
+
+@dataclass(frozen=True, slots=True)
+class DtypeClaim:
+    """One dtype key of a config.
+
+    Attributes:
+        path: the keys from the root to the claim: ``("text_config", "torch_dtype")``.
+        value: what stands there; None if it is null.
+    """
+
+    path: tuple[str, ...]
+    value: str | None
+
+    @property
+    def dtype(self) -> Dtype | None:
+        """The dtype claimed; None if the claim is empty or "auto"."""
+        return None if self.value is None else named(self.value)
+
+    def __str__(self) -> str:
+        """Return the claim as one would write it."""
+        return f"{'.'.join(key or '(main)' for key in self.path)} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A config.json as it stands in its file.
+
+    Attributes:
+        name: its path relative to the checkpoint, with "/".
+        text: the file's content.
+        document: the same, parsed.
+    """
+
+    name: str
+    text: str = field(repr=False)
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def parse(cls, name: str, content: bytes) -> "Config":
+        """Read a config. Raises CheckpointError if it is not a JSON object."""
+        text = json_text.decode(content, name)
+        return cls(name, text, json_text.parse(text, name))
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return len(self.text.encode())
+
+    @property
+    def model_type(self) -> str | None:
+        """The architecture in transformers' words; None if the config names none."""
+        model_type = self.document.get("model_type")
+        return model_type if isinstance(model_type, str) else None
+
+    @property
+    def quantization(self) -> str | None:
+        """The method by which the model is quantized; None if it is not."""
+        for _, config in _configs(self.document, ()):
+            for key in _QUANTIZATION_KEYS:
+                if isinstance(found := config.get(key), dict) and found:
+                    return str(found.get("quant_method", key))
+        return None
+
+    @property
+    def claims(self) -> tuple[DtypeClaim, ...]:
+        """Every dtype key, root first, then the sub-configs in the file's order."""
+        return tuple(
+            claim for path, config in _configs(self.document, ()) for claim in _claims(path, config)
+        )
+
+    @property
+    def lacks_dtype(self) -> bool:
+        """Whether a loader finds no dtype key where it looks first: at the root."""
+        return self.model_type is not None and not any(key in self.document for key in _KEYS)
+
+    def retold(self, dtype: Dtype) -> str:
+        """Return the text with every dtype key saying *dtype*, and one added if none is there."""
+        text = self.text
+        for claim in self.claims:
+            if claim.value != dtype.torch_name:
+                text = json_text.replace(text, claim.path, dtype.torch_name)
+        if self.lacks_dtype:
+            text = json_text.insert(text, (), _KEY_EVERY_LOADER_READS, dtype.torch_name)
+        return text
+
+
+def _configs(
+    config: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Yield *config* and its sub-configs, each with its path."""
+    yield path, config
+    for key, value in config.items():
+        if isinstance(value, dict) and key not in _QUANTIZATION_KEYS and _is_config(key, value):
+            yield from _configs(value, (*path, key))
+
+
+def _is_config(key: str, value: Mapping[str, Any]) -> bool:
+    """Whether a dict of a config is a sub-config, and not a table such as a vocabulary."""
+    return key.endswith("_config") or "model_type" in value
+
+
+def _claims(path: tuple[str, ...], config: Mapping[str, Any]) -> Iterator[DtypeClaim]:
+    """Yield the dtype keys that stand directly in *config*."""
+    for key in _KEYS:
+        match config.get(key, 0):
+            case None:
+                yield DtypeClaim((*path, key), None)
+            case str(value) if named(value) or value == _NO_VALUE:
+                yield DtypeClaim((*path, key), value)
+            case dict(by_part):
+                for part, value in by_part.items():
+                    if isinstance(value, str) and named(value):
+                        yield DtypeClaim((*path, key, part), value)

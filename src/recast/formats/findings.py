@@ -1,0 +1,220 @@
+"""What is wrong or surprising in a checkpoint, each thing under a name of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recast.formats.checkpoint import Checkpoint, Weights, main_dtype
+from recast.formats.names import is_shard
+
+_NAMED_AT_MOST = 3  # tensors or files spelled out in one sentence
+# How libraries name what goes with packed weights: GPTQ and AWQ, compressed-tensors,
+# bitsandbytes, and FP8 or int8 checkpoints (DeepSeek, ModelOpt, llm.int8).
+_PACKED = frozenset(
+    [
+        *("qweight", "qzeros", "g_idx"),
+        *("weight_packed", "weight_scale", "weight_zero_point", "weight_shape"),
+        *("SCB", "absmax", "quant_map", "nested_absmax", "nested_quant_map"),
+        *("weight_scale_inv", "weight_scale_2", "w_scale"),
+    ]
+)
+_PACKED_PART = ".quant_state."
+
+
+class Severity(StrEnum):
+    """How much a finding matters: an ERROR stops a conversion, a WARNING is put right by one."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One named thing that is wrong or surprising.
+
+    Attributes:
+        name: what it is called in the documentation and by options: ``missing-shard``.
+        severity: how much it matters.
+        subject: the file, or the tensor, concerned.
+        problem: what is the matter, in a sentence without its subject.
+        remedy: the way out.
+    """
+
+    name: str
+    severity: Severity
+    subject: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.subject}: {self.problem}; {self.remedy}"
+
+
+def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
+    """Return all that is wrong or surprising in *checkpoint*, what blocks it first."""
+    found = (
+        *_quantized(checkpoint),
+        *_ambiguous(checkpoint),
+        *(finding for weights in checkpoint.weights for finding in _incomplete(weights)),
+        *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
+        *_claims(checkpoint),
+        *_totals(checkpoint),
+        *_header_metadata(checkpoint),
+    )
+    order = list(Severity)
+    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+
+
+def _quantized(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find signs that the values stored are codes, whose scales must not be narrowed."""
+    remedy = "convert the model it was quantized from"
+    for config in checkpoint.configs.values():
+        if config.quantization is not None:
+            problem = f"the model is quantized ({config.quantization})"
+            yield Finding("quantized", Severity.ERROR, config.name, problem, remedy)
+    for shard in checkpoint.shards:
+        for name, tensor in shard.header.tensors.items():
+            if tensor.dtype.is_packed:
+                problem = f"tensor {name!r} is stored as {tensor.dtype}: the model is quantized"
+            elif name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
+                problem = f"tensor {name!r} belongs to packed weights: the model is quantized"
+            else:
+                continue
+            yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
+            break
+
+
+def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find a single file that loaders prefer to the index beside it."""
+    names = {weights.name for weights in checkpoint.weights}
+    for weights in checkpoint.weights:
+        single = _single_twin(weights.name)
+        if weights.index is not None and single in names and single not in weights.index.shards:
+            yield Finding(
+                "ambiguous-weights",
+                Severity.ERROR,
+                single,
+                f"lies beside {weights.name}, and transformers loads it instead of the shards",
+                "delete or move away whichever of the two is stale",
+            )
+
+
+def _single_twin(index: str) -> str:
+    """Return the name under which *index*'s tensors would lie in one file."""
+    stem, _, variant = index.removesuffix(".json").partition(".safetensors.index")
+    return f"{stem}{variant}.safetensors"
+
+
+def _incomplete(weights: Weights) -> Iterator[Finding]:
+    """Find shards without a file, and shards without an index."""
+    for missing in weights.missing_shards:
+        yield Finding(
+            "missing-shard",
+            Severity.ERROR,
+            missing,
+            f"is named in {weights.name} but is not there",
+            "download or copy it again",
+        )
+    if weights.index is None and is_shard(weights.name):
+        yield Finding(
+            "unindexed-tensors",
+            Severity.ERROR,
+            weights.name,
+            "is numbered as a shard, but no index names it",
+            "restore the index, or move a stale shard away",
+        )
+
+
+def _misindexed(weights: Weights) -> Iterator[Finding]:
+    """Find tensors on which the index and the shards disagree."""
+    if weights.index is None:
+        return
+    weight_map = weights.index.weight_map
+    for shard in weights.shards:
+        stored = shard.header.tensors.keys()
+        if extra := [name for name in stored if weight_map.get(name) != shard.name]:
+            yield Finding(
+                "unindexed-tensors",
+                Severity.ERROR,
+                shard.name,
+                f"holds {_listed(extra)}, which {weights.name} does not place there",
+                "put the index right, or take the tensors out of the shard",
+            )
+    present = {shard.name: shard.header.tensors.keys() for shard in weights.shards}
+    absent = [
+        name
+        for name, shard in weight_map.items()
+        if shard in present and name not in present[shard]
+    ]
+    if absent:
+        yield Finding(
+            "missing-tensors",
+            Severity.ERROR,
+            weights.name,
+            f"places {_listed(absent)} in {weight_map[absent[0]]}, which does not hold it",
+            "download or copy that shard again",
+        )
+
+
+def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find dtype keys that say something else than what is stored."""
+    for config in checkpoint.configs.values():
+        stored = main_dtype(checkpoint.shards_of(config))
+        if stored is None:
+            continue
+        if wrong := [claim for claim in config.claims if claim.dtype is not stored]:
+            claims = ", ".join(map(str, wrong))
+            yield Finding(
+                "config-mismatch",
+                Severity.WARNING,
+                config.name,
+                f"says {claims}, but most of what is stored is {stored.torch_name}",
+                "converting puts it right",
+            )
+        if config.lacks_dtype:
+            yield Finding(
+                "no-dtype-key",
+                Severity.NOTE,
+                config.name,
+                "says no dtype, so that loaders guess",
+                "converting adds torch_dtype",
+            )
+
+
+def _totals(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find index metadata that does not add up."""
+    for weights in checkpoint.weights:
+        if weights.index is None or weights.missing_shards:
+            continue
+        claimed, stored = weights.index.total_size, weights.data_size
+        if weights.index.metadata is None:
+            problem = "has no metadata, which transformers requires"
+        elif claimed != stored:
+            problem = f"says total_size = {claimed}, but the tensors take {stored} bytes"
+        else:
+            continue
+        yield Finding(
+            "wrong-total-size", Severity.WARNING, weights.name, problem, "converting puts it right"
+        )
+
+
+def _header_metadata(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find shards that transformers 4 refuses for want of one string."""
+    for shard in checkpoint.shards:
+        if "format" not in (shard.header.metadata or {}):
+            yield Finding(
+                "no-format-metadata",
+                Severity.NOTE,
+                shard.name,
+                "has no format in its header metadata, without which transformers 4 fails",
+                "converting adds it",
+            )
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first few of *names*, and how many more there are."""
+    some = ", ".join(repr(name) for name in names[:_NAMED_AT_MOST])
+    more = len(names) - _NAMED_AT_MOST
+    return f"{some} and {more} more" if more > 0 else some

@@ -1,0 +1,93 @@
+"""The index of sharded weights: which shard holds which tensor, and the index metadata."""
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recast.dtypes import Dtype, named
+from recast.errors import CheckpointError
+from recast.formats import json_text
+from recast.formats.names import is_inside
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index as it stands in its file, such as ``model.safetensors.index.json``.
+
+    Attributes:
+        name: its path relative to the checkpoint, with "/".
+        text: the file's content.
+        weight_map: tensor name → shard, relative to the checkpoint, in the file's order.
+        metadata: the index metadata, None if the file has none.
+    """
+
+    name: str
+    text: str = field(repr=False)
+    weight_map: Mapping[str, str] = field(repr=False)
+    metadata: Mapping[str, Any] | None
+
+    @classmethod
+    def parse(cls, name: str, content: bytes) -> "Index":
+        """Read an index. Raises CheckpointError if it is none or leaves its folder."""
+        text = json_text.decode(content, name)
+        document = json_text.parse(text, name)
+        weight_map, metadata = document.get("weight_map"), document.get("metadata")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(name, "has no weight_map", "restore the index")
+        if metadata is not None and not isinstance(metadata, dict):
+            raise CheckpointError(name, "has metadata that is no object", "restore the index")
+        for tensor, shard in weight_map.items():
+            if not isinstance(shard, str) or not is_inside(shard):
+                raise CheckpointError(
+                    name,
+                    f"tensor {tensor!r} lies in {shard!r}, which is not inside the folder",
+                    "move the shard into the folder and name it there",
+                )
+        home = posixpath.dirname(name)
+        shards = {
+            tensor: posixpath.normpath(posixpath.join(home, shard))
+            for tensor, shard in weight_map.items()
+        }
+        return cls(name, text, shards, metadata)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return len(self.text.encode())
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The shard names, each once, in the order of their first tensor."""
+        return tuple(dict.fromkeys(self.weight_map.values()))
+
+    @property
+    def total_size(self) -> object:
+        """The bytes of all tensors that the index metadata claims; None if it does not."""
+        return self.metadata.get("total_size") if self.metadata else None
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that the index metadata claims; None if it does not."""
+        claim = self.metadata.get("dtype") if self.metadata else None
+        return claim if isinstance(claim, str) else None
+
+    def retold(self, total_size: int, dtype: Dtype) -> str:
+        """Return the text with *total_size* in bytes and, where one is claimed, *dtype*."""
+        text = self.text
+        if self.metadata is None:
+            drop_null = "metadata" in json_text.parse(text, self.name)
+            edit = json_text.replace if drop_null else _insert_at_root
+            return edit(text, ("metadata",), {"total_size": total_size})
+        if "total_size" not in self.metadata:
+            text = json_text.insert(text, ("metadata",), "total_size", total_size)
+        elif self.total_size != total_size:
+            text = json_text.replace(text, ("metadata", "total_size"), total_size)
+        if self.dtype is not None and named(self.dtype) is not None:
+            text = json_text.replace(text, ("metadata", "dtype"), dtype.torch_name)
+        return text
+
+
+def _insert_at_root(text: str, path: tuple[str, ...], value: object) -> str:
+    """Return *text* with the member *path*, of one key, added to the root."""
+    return json_text.insert(text, (), path[0], value)

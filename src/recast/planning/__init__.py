@@ -1,0 +1,1 @@
+"""What shall change, as values: policies and plans. No I/O, no torch."""

@@ -1,0 +1,72 @@
+"""Tensors known to need fp32, by model_type: the data beside this module, looked up.
+
+The data was observed, by building every model small and saving it in a narrow dtype with
+transformers; `source` names the version. Architectures that could not be built are served
+by the lists in transformers' own code.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from recast.dtypes import Dtype
+
+Rule = Callable[[str], str | None]
+
+
+def rule(model_type: str | None, target: Dtype) -> Rule:
+    """Return a function: tensor name → why it must stay fp32, or None.
+
+    The answer depends on *target* too: some tensors suffer in fp16 and not in bf16.
+    """
+    if model_type is None or target is Dtype.F32:
+        return _keeps_nothing
+    table = _table()
+    observed = table["observed"].get(model_type, {}).get(target.short_name, [])
+    if model_type in table["tried"] or model_type in table["observed"]:
+        reasons = {_anchored(pattern): pattern for pattern in observed}
+        source = table["source"]
+    else:
+        reasons = dict.fromkeys(_modules(table, model_type, target))
+        reasons = {pattern: pattern for pattern in reasons}
+        source = "transformers' _keep_in_fp32_modules"
+    if not reasons:
+        return _keeps_nothing
+    # One alternation: the name of the group that matched is the rule that did.
+    matcher = re.compile("|".join(f"({pattern})" for pattern in reasons))
+    labels = [f"{model_type} keeps {label} in fp32 ({source})" for label in reasons.values()]
+    return lambda name: _first_group(matcher, labels, name)
+
+
+def _first_group(matcher: re.Pattern[str], labels: list[str], name: str) -> str | None:
+    """Return the label of the alternative of *matcher* that is found in *name*."""
+    match = matcher.search(name)
+    return None if match is None or match.lastindex is None else labels[match.lastindex - 1]
+
+
+def _keeps_nothing(_name: str) -> None:
+    """Keep no tensor."""
+
+
+def _anchored(pattern: str) -> str:
+    """Return a regular expression for whole names, where "*" stands for a layer's number."""
+    return rf"^{re.escape(pattern).replace(re.escape('*'), '[0-9]+')}$"
+
+
+def _modules(table: Mapping[str, Any], model_type: str, target: Dtype) -> list[str]:
+    """Return the module patterns that transformers' code lists for *model_type*."""
+    folder = table["aliases"].get(model_type, model_type.replace("-", "_"))
+    lists = table["modules"].get(folder, {})
+    relaxed = lists.get("keep", []) if target is Dtype.F16 else []
+    return [*lists.get("keep_strict", []), *relaxed]
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    """Return the data."""
+    text = resources.files(__package__).joinpath("keep_rules.json").read_text(encoding="utf-8")
+    table: Mapping[str, Any] = json.loads(text)
+    return table

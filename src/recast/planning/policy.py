@@ -1,0 +1,85 @@
+"""Policy: which tensor gets which dtype, and the reason when it is kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from recast.dtypes import Dtype
+from recast.formats.header import TensorInfo
+from recast.planning import keep_rules
+
+
+class Kind(StrEnum):
+    """The kinds of reason for a tensor's dtype."""
+
+    CAST = "cast"
+    ALREADY = "already"
+    NOT_FLOATING = "not floating"
+    RULE = "rule"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a tensor gets the dtype that it gets.
+
+    Attributes:
+        kind: the kind of reason.
+        detail: which rule or which pattern, where that is not plain from the kind.
+    """
+
+    kind: Kind
+    detail: str = ""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether somebody decided to leave a floating tensor in another dtype."""
+        return self.kind in (Kind.RULE, Kind.KEEP)
+
+    def __str__(self) -> str:
+        """Return the reason as one would say it."""
+        return self.detail or self.kind.value
+
+
+_CAST = Reason(Kind.CAST)
+_ALREADY = Reason(Kind.ALREADY)
+_NOT_FLOATING = Reason(Kind.NOT_FLOATING)
+
+Decide = Callable[[str, TensorInfo], tuple[Dtype, Reason]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user wants of a conversion.
+
+    Attributes:
+        target: the dtype of every floating tensor that is not kept.
+        keep: patterns (``*.norm.weight``) of tensor names to leave as they are.
+        keep_rules: whether tensors known to need fp32 stay as they are.
+    """
+
+    target: Dtype
+    keep: tuple[str, ...] = ()
+    keep_rules: bool = True
+
+    def decider(self, model_type: str | None) -> Decide:
+        """Return the function that decides for each tensor of a *model_type* model."""
+        no_rule = keep_rules.rule(None, self.target)
+        rule = keep_rules.rule(model_type, self.target) if self.keep_rules else no_rule
+
+        def decide(name: str, tensor: TensorInfo) -> tuple[Dtype, Reason]:
+            if not tensor.dtype.is_floating:
+                return tensor.dtype, _NOT_FLOATING
+            if tensor.dtype is self.target:
+                return tensor.dtype, _ALREADY
+            for pattern in self.keep:
+                if fnmatchcase(name, pattern):
+                    return tensor.dtype, Reason(Kind.KEEP, f"--keep {pattern}")
+            if (needed := rule(name)) is not None:
+                # Never wider than fp32, and a tensor stored narrower has nothing to lose.
+                dtype = Dtype.F32 if tensor.dtype is Dtype.F64 else tensor.dtype
+                return dtype, Reason(Kind.RULE, needed)
+            return self.target, _CAST
+
+        return decide

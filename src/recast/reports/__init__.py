@@ -1,0 +1,1 @@
+"""What was done and found, as values, and their text and JSON forms."""

@@ -1,0 +1,45 @@
+"""Conversion: what was done to one checkpoint."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recast.planning.planner import Plan
+from recast.reports.evidence import Evidence, EvidenceTotal, total
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConversion:
+    """One weights file that was written anew, and the evidence of each tensor that was cast."""
+
+    name: str
+    size: int
+    evidence: tuple[Evidence, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was done to one checkpoint.
+
+    Attributes:
+        plan: what was to be done.
+        target: where the result lies; None if there was nothing to do.
+        shards: the weights files that were written anew.
+        seconds: how long it took, from the first byte to the last rename.
+    """
+
+    plan: Plan = field(repr=False)
+    target: Path | None
+    shards: tuple[ShardConversion, ...]
+    seconds: float
+
+    @property
+    def evidence(self) -> Iterator[Evidence]:
+        """The evidence of every tensor that was cast."""
+        for shard in self.shards:
+            yield from shard.evidence
+
+    @property
+    def total(self) -> EvidenceTotal:
+        """The evidence of all tensors together."""
+        return total(self.evidence)

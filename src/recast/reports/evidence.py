@@ -1,0 +1,57 @@
+"""Evidence: what a cast did to the values of a tensor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recast.dtypes import Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What casting one tensor did to its values.
+
+    Attributes:
+        name: the tensor.
+        source: the dtype it had.
+        dtype: the dtype it has now.
+        lossless: whether every value, cast back, has the bits that it had.
+        largest_error: the largest absolute difference between a value and its cast, over
+            the values that stayed finite; 0.0 if lossless.
+        overflowed: how many finite values became infinite.
+    """
+
+    name: str
+    source: Dtype
+    dtype: Dtype
+    lossless: bool
+    largest_error: float
+    overflowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceTotal:
+    """The evidence of many tensors.
+
+    Attributes:
+        tensors: how many were cast.
+        lossless: how many of them lost nothing.
+        overflowed: how many finite values became infinite, in all.
+        worst: the tensor with the largest error, None if nothing was lost.
+    """
+
+    tensors: int
+    lossless: int
+    overflowed: int
+    worst: Evidence | None
+
+
+def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
+    """Return the sum of *evidence*."""
+    every = list(evidence)
+    lossy = [each for each in every if not each.lossless]
+    return EvidenceTotal(
+        tensors=len(every),
+        lossless=len(every) - len(lossy),
+        overflowed=sum(each.overflowed for each in every),
+        worst=max(lossy, key=lambda each: (each.overflowed, each.largest_error), default=None),
+    )

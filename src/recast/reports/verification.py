@@ -1,0 +1,61 @@
+"""Verification: whether a checkpoint is the cast of another, and where it is not."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as it should be.
+
+    Attributes:
+        file: the file in which it was found.
+        tensor: the tensor concerned; "" if it is the file as a whole.
+        problem: what is the matter.
+    """
+
+    file: str
+    tensor: str
+    problem: str
+
+    def __str__(self) -> str:
+        """Return the difference as one line."""
+        subject = f"{self.file}: tensor {self.tensor!r}" if self.tensor else self.file
+        return f"{subject}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVerdict:
+    """How many tensors of one shard were compared, and how many of them differ."""
+
+    name: str
+    tensors: int
+    differing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What comparing a checkpoint with its source showed.
+
+    Attributes:
+        path: the checkpoint that was verified.
+        against: the source it was compared with.
+        shards: a verdict on each shard.
+        files: how many other files were compared.
+        differences: all that is not as it should be.
+    """
+
+    path: Path
+    against: Path
+    shards: tuple[ShardVerdict, ...] = field(repr=False)
+    files: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything is as it should be."""
+        return not self.differences
+
+    def __bool__(self) -> bool:
+        """Whether everything is as it should be."""
+        return self.holds

@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: demo test lint clean
 
 demo: $(INSTALLED)
-	$(BIN)/python -m demo
+	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

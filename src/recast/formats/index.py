@@ -58,8 +58,8 @@ class Index:
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """The shard names, each once, in the order of their first tensor."""
-        return tuple(dict.fromkeys(self.weight_map.values()))
+        """The shard names, each once, sorted."""
+        return tuple(sorted(set(self.weight_map.values())))
 
     @property
     def total_size(self) -> object:

@@ -1,6 +1,5 @@
 """plan(): what a policy makes of a checkpoint, down to the last byte, before anything is done."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -130,8 +129,9 @@ class Plan:
     @property
     def default_target(self) -> Path:
         """Where the output goes unless the user says otherwise: beside the source."""
-        # Not resolved: a link to a checkpoint lends its own name.
-        path = Path(os.path.abspath(self.checkpoint.path))  # noqa: PTH100
+        path = self.checkpoint.path
+        if path.name in ("", ".."):  # such as ".", which has no name of its own
+            path = path.resolve()
         suffix = path.suffix if self.checkpoint.is_file else ""
         name = path.name.removesuffix(suffix)
         return path.with_name(f"{name}-{self.policy.target.short_name}{suffix}")

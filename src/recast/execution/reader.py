@@ -4,6 +4,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,20 @@ def read_header(path: Path, subject: str) -> Header:
 
     Raises ShardError, StorageError.
     """
+    with validated(path, subject) as file:
+        metadata = file.metadata()
+        tensors = dict(_tensors(file, subject))
+    with naming(path), path.open("rb") as prefix:
+        size = 8 + int.from_bytes(prefix.read(8), "little")
+    return Header(size, tensors, None if metadata is None else dict(sorted(metadata.items())))
+
+
+@contextmanager
+def validated(path: Path, subject: str) -> Iterator[Any]:
+    """Yield the weights file *path*, opened, and thereby checked, by safetensors.
+
+    Raises ShardError, which names *subject*, or StorageError.
+    """
     with naming(path):
         # Opening a pipe would wait for somebody to write to it.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -69,33 +85,40 @@ def read_header(path: Path, subject: str) -> Header:
     try:
         # pread: a mapped file that is truncated meanwhile would end the process.
         with naming(path), safe_open(path, framework="np", backend="pread") as file:
-            metadata = file.metadata()
-            tensors = dict(_tensors(file, subject))
+            yield file
     except SafetensorError as error:
         problem = str(error).removeprefix("Error while deserializing header: ")
         raise ShardError(subject, f"is not a valid safetensors file ({problem})", _AGAIN) from None
-    with naming(path), path.open("rb") as prefix:
-        size = 8 + int.from_bytes(prefix.read(8), "little")
-    return Header(size, tensors, None if metadata is None else dict(sorted(metadata.items())))
 
 
 def _tensors(file: Any, subject: str) -> Iterator[tuple[str, TensorInfo]]:  # noqa: ANN401 - safetensors types only its name
     """Yield the tensors of an open file in the order of their data."""
     begin = 0
+    # Tensors by the hundred thousand have few kinds: each is worked out, and stored, once.
+    kinds: dict[tuple[str, tuple[int, ...]], tuple[Dtype, tuple[int, ...], int]] = {}
     for name in file.offset_keys():
         tensor = file.get_slice(name)
-        tag = tensor.get_dtype()
-        try:
-            dtype = Dtype.of_tag(tag)
-        except KeyError:
-            raise ShardError(
-                subject, f"tensor {name!r} has the unknown dtype {tag}", "update recast"
-            ) from None
-        shape = tuple(tensor.get_shape())
+        kind = (tensor.get_dtype(), tuple(tensor.get_shape()))
+        if kind not in kinds:
+            kinds[kind] = _kind(*kind, name, subject)
+        dtype, shape, nbytes = kinds[kind]
         # safetensors has made sure that the data are contiguous.
-        info = TensorInfo.laid_out(dtype, shape, begin)
-        begin = info.data_offsets[1]
-        yield name, info
+        end = begin + nbytes
+        yield name, TensorInfo(dtype, shape, (begin, end))
+        begin = end
+
+
+def _kind(
+    tag: str, shape: tuple[int, ...], name: str, subject: str
+) -> tuple[Dtype, tuple[int, ...], int]:
+    """Return the dtype of *tag*, *shape*, and the bytes of a tensor that has both."""
+    try:
+        dtype = Dtype.of_tag(tag)
+    except KeyError:
+        raise ShardError(
+            subject, f"tensor {name!r} has the unknown dtype {tag}", "update recast"
+        ) from None
+    return dtype, shape, prod(shape) * dtype.bits // 8
 
 
 def _read_folder(folder: Path) -> Checkpoint:

@@ -1,6 +1,6 @@
 """The header of a safetensors file: its tensors, its header metadata, its canonical layout."""
 
-import json
+import json.encoder
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -9,7 +9,7 @@ from recast.dtypes import Dtype
 
 _ALIGNMENT = 8  # the header is padded with spaces to a multiple of this many bytes
 _ORDER = {dtype: -position for position, dtype in enumerate(Dtype)}
-_quote = json.JSONEncoder(ensure_ascii=False).encode
+_quote = json.encoder.encode_basestring  # without escapes for what UTF-8 can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,6 @@ class TensorInfo:
     dtype: Dtype
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
-
-    @classmethod
-    def laid_out(cls, dtype: Dtype, shape: tuple[int, ...], begin: int) -> "TensorInfo":
-        """Return the tensor whose data begin at byte *begin*."""
-        return cls(dtype, shape, (begin, begin + prod(shape) * dtype.bits // 8))
 
     @property
     def parameters(self) -> int:
@@ -86,13 +81,15 @@ def encode(
         strings = ",".join(f"{_quote(key)}:{_quote(text)}" for key, text in metadata.items())
         members.append(f'"__metadata__":{{{strings}}}')
     end = 0
+    # Tensors by the hundred thousand have few kinds: each is spelled once.
+    kinds: dict[tuple[Dtype, tuple[int, ...]], str] = {}
     for name, dtype, shape, nbytes in tensors:
         begin, end = end, end + nbytes
-        sizes = ",".join(map(str, shape))
-        members.append(
-            f'{_quote(name)}:{{"dtype":"{dtype.value}","shape":[{sizes}],'
-            f'"data_offsets":[{begin},{end}]}}'
-        )
+        kind = kinds.get((dtype, shape))
+        if kind is None:
+            kind = f'"dtype":"{dtype}","shape":[{",".join(map(str, shape))}]'
+            kinds[dtype, shape] = kind
+        members.append(f'{_quote(name)}:{{{kind},"data_offsets":[{begin},{end}]}}')
     text = f"{{{','.join(members)}}}".encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text

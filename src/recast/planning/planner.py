@@ -31,6 +31,8 @@ class TensorPlan:
     @property
     def nbytes(self) -> int:
         """The bytes of the tensor's data once it is written."""
+        if self.dtype is self.source.dtype:
+            return self.source.nbytes
         return self.source.nbytes * self.dtype.bits // self.source.dtype.bits
 
 
@@ -42,12 +44,14 @@ class ShardPlan:
         name: the name it has and keeps.
         source: the header it has.
         tensors: in the order in which they will be written.
+        data_size: the bytes of all of them, once written.
         head: the bytes that will stand before their data; empty if the file is copied.
     """
 
     name: str
     source: header.Header = field(repr=False)
     tensors: tuple[TensorPlan, ...] = field(repr=False)
+    data_size: int
     head: bytes = field(repr=False)
 
     @property
@@ -59,11 +63,6 @@ class ShardPlan:
     def size_before(self) -> int:
         """The bytes of the file as it is."""
         return self.source.file_size
-
-    @property
-    def data_size(self) -> int:
-        """The bytes of all tensors once written."""
-        return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def size(self) -> int:
@@ -208,7 +207,7 @@ def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:
     if metadata != shard.header.metadata or any(tensor.changes for tensor in tensors):
         layout = ((each.name, each.dtype, each.source.shape, each.nbytes) for each in tensors)
         head = header.encode(layout, dict(sorted(metadata.items())))
-    return ShardPlan(shard.name, shard.header, tensors, head)
+    return ShardPlan(shard.name, shard.header, tensors, sum(each.nbytes for each in tensors), head)
 
 
 def _plan_documents(

@@ -99,7 +99,7 @@ def convert(
         return Conversion(made, None, (), time.monotonic() - begun)
     target = Path(out) if out else made.default_target
     check_target(made, target)
-    with staging(target) as folder:
+    with staging(target, is_file=made.checkpoint.is_file) as folder:
         shards = tuple(
             convert_shard(
                 shard,

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -56,37 +56,51 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
+def staging(target: Path, *, is_file: bool = False) -> Iterator[Path]:
     """Yield a new folder beside *target* to build it in; it takes that name at the end.
 
-    The folder that is yielded holds the result: a folder to be, or the one file to be,
-    under the name of *target*. If the block fails, all of it is removed.
+    The folder that is yielded holds the result: it is the folder to be or, if *is_file*,
+    holds the one file to be, under the name of *target*. If the block fails, all of it is
+    removed.
 
     Raises TargetError if another process is building the same target.
     """
+    target = target.resolve()  # of a link to an empty folder, that folder is filled
     staged = target.with_name(f".{target.name}.recast")
-    with naming(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with naming(staged):
-        staged.mkdir(exist_ok=True)
-    with _lock(staged / _OWNER, target):
-        try:
-            result = staged / "result"
-            with naming(staged):
-                shutil.rmtree(result, ignore_errors=True)  # what a killed run has left
-                result.mkdir()
-            yield result
-            _publish(result, target)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+    with _folder(target.parent):
+        with naming(staged):
+            staged.mkdir(exist_ok=True)
+        with _lock(staged / _OWNER, target):
+            try:
+                result = staged / "result"
+                with naming(staged):
+                    shutil.rmtree(result, ignore_errors=True)  # what a killed run has left
+                    result.mkdir()
+                yield result
+                _publish(result, target, is_file=is_file)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
-def _publish(result: Path, target: Path) -> None:
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make the folder *path* and those it lies in; what stays empty is removed again."""
+    with naming(path):
+        made = [each for each in (path, *path.parents) if not each.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            for folder in made:
+                folder.rmdir()
+
+
+def _publish(result: Path, target: Path, *, is_file: bool) -> None:
     """Give *result*, or the file in it that is named like *target*, its final name."""
-    alone = result / target.name
     with naming(target):
-        if [each.name for each in result.iterdir()] == [target.name] and alone.is_file():
-            alone.rename(target)
+        if is_file:
+            (result / target.name).rename(target)
         else:
             for folder, _, _ in os.walk(result):
                 sync_folder(Path(folder))
@@ -105,6 +119,8 @@ def _lock(owner: Path, target: Path) -> Iterator[None]:
             raise TargetError(
                 str(target), f"is being written by {_whom(file.read())}", "wait until it is done"
             ) from None
+        if not os.fstat(file.fileno()).st_nlink:  # opened before, locked after it was done
+            raise TargetError(str(target), "has just been written by another process", "look at it")
         file.truncate(0)
         json.dump({"process": os.getpid(), "host": socket.gethostname()}, file)
         file.flush()
@@ -136,15 +152,23 @@ def check_target(plan: Plan, target: Path) -> None:
         raise TargetError(
             str(target), "is no name for one weights file", "let it end in .safetensors"
         )
-    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise TargetError(str(target), "is there already", f"delete it, or {other}")
+    with naming(target):
+        if os.path.lexists(target):
+            if plan.checkpoint.is_file or not target.is_dir() or any(target.iterdir()):
+                raise TargetError(str(target), "is there already", f"delete it, or {other}")
+            if target.is_mount() or target.samefile(Path.cwd()):
+                raise TargetError(
+                    str(target),
+                    "is a mount point or the current folder, which the result cannot replace",
+                    "name a new folder in it",
+                )
     _check_space(plan.size, target)
 
 
 def _check_space(needed: int, target: Path) -> None:
     """Raise TargetError unless *needed* bytes are free where *target* will lie."""
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    with naming(folder):
+    with naming(target):
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise TargetError(

@@ -46,6 +46,8 @@ def convert_shard(
         replacing(target, plan.size, mode=old.mode) as new,
     ):
         new.write(plan.head, 0)
+        if progress is not None:
+            progress(plan.source.size)
         worker = _Worker(plan, old, new, evidence=evidence, progress=progress)
         examiners = share(batches(plan), worker, workers)
         new.finish()

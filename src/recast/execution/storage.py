@@ -85,7 +85,11 @@ class Output:
         with naming(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(path, flags, 0o600)
-            os.ftruncate(self._descriptor, size)
+            try:
+                os.ftruncate(self._descriptor, size)
+            except OSError:
+                os.close(self._descriptor)
+                raise
 
     def __enter__(self) -> Self:
         """Return the open file."""

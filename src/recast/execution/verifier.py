@@ -4,26 +4,25 @@ It starts from the files alone and shares only the cast with the converter, so t
 of the converter's does not hide itself.
 """
 
-import filecmp
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from recast.dtypes import Dtype
+from recast.dtypes import TARGETS, Dtype
 from recast.errors import CheckpointError
 from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
 from recast.execution.storage import Source, naming
 from recast.execution.workers import default_workers, share
-from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
+from recast.formats.checkpoint import Checkpoint, Shard
 from recast.formats.header import TensorInfo
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
-_PIECE = 1 << 18  # elements compared at a time
+_PIECE = 1 << 18  # elements compared at a time, and bytes of other files
 
 AnyPath = str | os.PathLike[str]
 
@@ -81,9 +80,8 @@ def verify(
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
     for old, new in _paired(before, after, differences):
-        found = list(
-            _compare_shards(before, old, after, new, workers or default_workers(), progress)
-        )
+        threads = workers or default_workers()
+        found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
         bad = len({each.tensor for each in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad))
         differences += found
@@ -112,13 +110,14 @@ def _compare_shards(
     old: Shard,
     after: Checkpoint,
     new: Shard,
+    *,
     workers: int,
     progress: Progress | None,
 ) -> Iterator[Difference]:
     """Yield what differs between a shard and the one it should have become."""
-    for name in old.header.tensors.keys() - new.header.tensors.keys():
+    for name in sorted(old.header.tensors.keys() - new.header.tensors.keys()):
         yield Difference(new.name, name, "is missing")
-    for name in new.header.tensors.keys() - old.header.tensors.keys():
+    for name in sorted(new.header.tensors.keys() - old.header.tensors.keys()):
         yield Difference(new.name, name, "is not in the source")
     metadata = {"format": "pt"} | dict(old.header.metadata or {})
     if dict(new.header.metadata or {}) != metadata:
@@ -205,7 +204,7 @@ def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: i
 
 def _differing(expected: Array, stored: Array, dtype: Dtype) -> Array:
     """Return which elements differ; two NaN are alike, whatever their payloads."""
-    width = dtype.bits // 8
+    width = max(1, dtype.bits // 8)  # of elements smaller than a byte, bytes are compared
     unlike = (expected.reshape(-1, width) != stored.reshape(-1, width)).any(axis=1)
     if dtype.is_floating:
         values = NUMPY_DTYPES[dtype]
@@ -218,9 +217,16 @@ def _place(checkpoint: Checkpoint, shard: Shard) -> Path:
     return checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
 
 
-def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
-    """Yield the configs and indexes that do not say what is stored, or anything else new."""
-    target = _target(before, after)
+def _compare_texts(before: Checkpoint, after: Checkpoint) -> list[Difference]:
+    """Return the configs and indexes that do not say what is stored, or anything else new."""
+    tried = (list(_compare_retold(before, after, each)) for each in _targets(before, after))
+    return min(tried, key=len)
+
+
+def _compare_retold(
+    before: Checkpoint, after: Checkpoint, target: Dtype | None
+) -> Iterator[Difference]:
+    """Yield the configs and indexes of *after* that are not *before*'s, retold for *target*."""
     expected = {name: config.text for name, config in before.configs.items()}
     found = {name: config.text for name, config in after.configs.items()}
     if target is not None:
@@ -232,7 +238,7 @@ def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference
             text = weights.index.retold(total, target) if target else weights.index.text
             expected[weights.name] = text
     found |= {each.name: each.index.text for each in after.weights if each.index is not None}
-    for name in expected.keys() | found.keys():
+    for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             yield Difference(name, "", "is missing")
         elif name not in expected:
@@ -242,15 +248,20 @@ def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference
             yield Difference(name, "", f"does not say what it should: {line}")
 
 
-def _target(before: Checkpoint, after: Checkpoint) -> Dtype | None:
-    """Return the dtype that *after* was converted to, judging by what changed."""
+def _targets(before: Checkpoint, after: Checkpoint) -> Sequence[Dtype | None]:
+    """Return the dtypes that *after* may have been converted to, judging by what changed.
+
+    If no tensor did, it is one of those that are stored, most likely the main one.
+    """
     old = {name: each for shard in before.shards for name, each in shard.header.tensors.items()}
     changed: dict[Dtype, int] = {}
     for shard in after.shards:
         for name, tensor in shard.header.tensors.items():
             if name in old and tensor.dtype is not old[name].dtype:
                 changed[tensor.dtype] = changed.get(tensor.dtype, 0) + tensor.nbytes
-    return max(changed, key=changed.__getitem__) if changed else main_dtype(after.shards)
+    if changed:
+        return [max(changed, key=changed.__getitem__)]
+    return [each.dtype for each in after.dtypes if each.dtype in TARGETS] or [None, *TARGETS]
 
 
 def _first_difference(expected: str, found: str) -> str:
@@ -271,5 +282,14 @@ def _compare_files(before: Checkpoint, after: Checkpoint) -> Iterator[Difference
     for name in sorted(old & new):
         path = after.path / name
         with naming(path):
-            if not filecmp.cmp(before.path / name, path, shallow=False):
+            if not _is_same(before.path / name, path):
                 yield Difference(name, "", "differs from the source's")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes; `filecmp` would trust what it once read."""
+    with one.open("rb") as first, other.open("rb") as second:
+        while chunk := first.read(_PIECE):
+            if chunk != second.read(_PIECE):
+                return False
+        return not second.read(1)

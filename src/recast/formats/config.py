@@ -37,7 +37,8 @@ class DtypeClaim:
 
     def __str__(self) -> str:
         """Return the claim as one would write it."""
-        return f"{'.'.join(key or '(main)' for key in self.path)} = {self.value}"
+        value = "null" if self.value is None else self.value
+        return f"{'.'.join(key or '(main)' for key in self.path)} = {value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Config:
     @property
     def quantization(self) -> str | None:
         """The method by which the model is quantized; None if it is not."""
-        for _, config in _configs(self.document, ()):
+        for _, config in _configs(self.document):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(found := config.get(key), dict) and found:
                     return str(found.get("quant_method", key))
@@ -84,7 +85,7 @@ class Config:
     def claims(self) -> tuple[DtypeClaim, ...]:
         """Every dtype key, root first, then the sub-configs in the file's order."""
         return tuple(
-            claim for path, config in _configs(self.document, ()) for claim in _claims(path, config)
+            claim for path, config in _configs(self.document) for claim in _claims(path, config)
         )
 
     @property
@@ -103,14 +104,17 @@ class Config:
         return text
 
 
-def _configs(
-    config: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Yield *config* and its sub-configs, each with its path."""
-    yield path, config
-    for key, value in config.items():
-        if isinstance(value, dict) and key not in _QUANTIZATION_KEYS and _is_config(key, value):
-            yield from _configs(value, (*path, key))
+def _configs(root: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Yield *root* and its sub-configs, each with its path."""
+    pending: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), root)]
+    while pending:  # no recursion: a file may be nested as deep as its author likes
+        path, config = pending.pop()
+        yield path, config
+        pending += [
+            ((*path, key), value)
+            for key, value in reversed(config.items())
+            if isinstance(value, dict) and key not in _QUANTIZATION_KEYS and _is_config(key, value)
+        ]
 
 
 def _is_config(key: str, value: Mapping[str, Any]) -> bool:

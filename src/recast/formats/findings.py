@@ -53,7 +53,16 @@ class Finding:
 
 
 def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
-    """Return all that is wrong or surprising in *checkpoint*, what blocks it first."""
+    """Return all that is wrong or surprising in *checkpoint*, what blocks it first.
+
+    Args:
+        checkpoint: what `inspect` returned.
+
+    Example:
+        >>> checkpoint = recast.inspect("./ckpt")  # doctest: +SKIP
+        >>> [finding.name for finding in recast.findings(checkpoint)]  # doctest: +SKIP
+        ['config-mismatch']
+    """
     found = (
         *_quantized(checkpoint),
         *_ambiguous(checkpoint),
@@ -164,7 +173,8 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
         stored = main_dtype(checkpoint.shards_of(config))
         if stored is None:
             continue
-        if wrong := [claim for claim in config.claims if claim.dtype is not stored]:
+        # A claim in other words, such as "bf16", is wrong too: transformers 5 fails on it.
+        if wrong := [claim for claim in config.claims if claim.value != stored.torch_name]:
             claims = ", ".join(map(str, wrong))
             yield Finding(
                 "config-mismatch",

@@ -47,11 +47,11 @@ def replace(text: str, path: tuple[str, ...], value: object) -> str:
 
 def insert(text: str, path: tuple[str, ...], key: str, value: object) -> str:
     """Return *text* with a new last member of the object at *path*, indented like its siblings."""
-    brace, end = _locate(text, path)
+    brace, _ = _locate(text, path)
     members = list(_members(text, brace))
     member = f"{json.dumps(key)}: {json.dumps(value)}"
     if not members:
-        return f"{text[:brace]}{{{member}}}{text[end:]}"
+        return f"{text[: brace + 1]}{member}{text[brace + 1 :]}"
     _, opening, _, end = members[-1]
     separator = text[opening : _skip(text, opening)]
     return f"{text[:end]},{separator}{member}{text[end:]}"

@@ -1,9 +1,9 @@
 """What the command says, as text for a terminal."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from recast.formats.checkpoint import Checkpoint, DtypeShare, File
+from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights
 from recast.formats.findings import Finding, findings
 from recast.planning.planner import Plan
 from recast.reports import documents
@@ -13,63 +13,97 @@ from recast.reports.verification import Verification
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _KILO = 1000
 _SHOWN = 20  # lines of one kind, before the rest is counted only
+_LEAST_SHARE = 0.0005  # what "0.1%" is rounded from
 
 
 def nbytes(count: float) -> str:
     """Return a number of bytes with a decimal unit, as the Hub's pages show it."""
     for unit in _UNITS:
-        if abs(count) < _KILO or unit == _UNITS[-1]:
+        # Not 1000: what rounds to 1,000.00 reads better as 1.00 of the next unit.
+        if round(abs(count), 0 if unit == "B" else 2) < _KILO or unit == _UNITS[-1]:
             break
         count /= _KILO
     return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.2f} {unit}"
 
 
+def printable(text: str) -> str:
+    """Return *text* on one line, with whatever a terminal would act on, or not show, escaped.
+
+    Names of files and tensors come from strangers.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def inspection(checkpoint: Checkpoint) -> str:
     """Return what is stored, claimed and wrong."""
-    return "\n".join(_inspection(checkpoint))
+    return _text(_inspection(checkpoint))
 
 
 def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
-    shards = len(checkpoint.shards)
-    kinds = ", ".join(weights.name for weights in checkpoint.weights)
-    yield f"{checkpoint.path}"
-    yield f"  stored    {kinds}: {_count(shards, 'shard')}, {nbytes(checkpoint.size)}"
+    yield str(checkpoint.path)
+    yield from _labelled("stored", map(_stored, checkpoint.weights))
     yield ""
-    yield from _indented(_table(*_dtype_rows(checkpoint.dtypes)))
-    yield ""
-    yield from _claims(checkpoint)
-    if saved := documents.savings(checkpoint):
-        before, after = saved["bytes_before"], saved["bytes_after"]
-        if before == after:
-            yield "  to bf16   saves nothing"
-        else:
-            share = (before - after) / before
-            verb = f"saves {nbytes(before - after)} ({share:.0%})"
-            verb = verb if after < before else f"takes {nbytes(after - before)} more"
-            yield f"  to bf16   {nbytes(after)}: {verb}"
-    yield from _left_out(checkpoint.left_out)
-    found = findings(checkpoint)
-    if found:
-        yield ""
-        yield from _shortened([_finding(each) for each in found])
+    yield from _dtypes(checkpoint.dtypes)
+    said = [
+        *_labelled("claimed", _claims(checkpoint)),
+        *_labelled("to bf16", _savings(checkpoint)),
+        *_left_out(checkpoint.left_out),
+    ]
+    for block in (said, list(_findings(findings(checkpoint)))):
+        if block:
+            yield ""
+            yield from block
 
 
-def _finding(finding: Finding) -> str:
-    return f"  {finding.severity.value:<8}{finding.name}: {finding}"
+def _stored(weights: Weights) -> str:
+    """Return the files and bytes of one loadable set of tensors."""
+    size = nbytes(sum(shard.size for shard in weights.shards))
+    if weights.index is None:
+        return f"{weights.name}: {size}"
+    shards = _count(len(weights.index.shards), "shard")
+    if weights.missing_shards:
+        shards = f"{len(weights.shards):,} of {shards}"
+    return f"{weights.name}: {shards}, {size}"
 
 
 def _claims(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what config and index say, in the words of their files."""
-    claims = []
     for config in checkpoint.configs.values():
-        said = ", ".join(map(str, config.claims)) or "no dtype"
-        claims.append(f"{config.name}: {said}")
+        yield f"{config.name}: {', '.join(map(str, config.claims)) or 'no dtype'}"
     for weights in checkpoint.weights:
-        if weights.index is not None:
-            dtype = f", dtype = {weights.index.dtype}" if weights.index.dtype else ""
-            claims.append(f"{weights.name}: total_size = {weights.index.total_size}{dtype}")
-    for label, claim in zip(("claimed", *[""] * len(claims)), claims, strict=False):
-        yield f"  {label:<10}{claim}"
+        if (index := weights.index) is not None:
+            size = "no total_size" if index.total_size is None else f"total_size = {index.total_size}"
+            yield f"{index.name}: {size}{f', dtype = {index.dtype}' if index.dtype else ''}"
+
+
+def _savings(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield what a conversion to bf16 would save; nothing if it would be refused."""
+    if (saved := documents.savings(checkpoint)) is None:
+        return
+    before, after = saved["bytes_before"], saved["bytes_after"]
+    if after == before:
+        yield "saves nothing"
+    elif after > before:
+        yield f"{nbytes(after)}, takes {nbytes(after - before)} more"
+    else:
+        yield f"{nbytes(after)}, saves {nbytes(before - after)} ({(before - after) / before:.0%})"
+
+
+def _findings(found: Iterable[Finding]) -> Iterator[str]:
+    """Yield each finding once, with the first of the files that it concerns, on two lines."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for each in found:
+        key = (each.severity.value, each.name, each.problem, each.remedy)
+        alike.setdefault(key, []).append(each.subject)
+    entries = []
+    for (severity, name, problem, remedy), (subject, *others) in alike.items():
+        more = f" (and {len(others):,} more)" if others else ""
+        entries.append((severity, f"{subject}{more}: {problem}", f"{remedy} [{name}]"))
+    for severity, problem, remedy in entries[:_SHOWN]:
+        yield from _labelled(severity, (problem, remedy))
+    yield from _rest(len(entries))
 
 
 def _left_out(files: Sequence[File]) -> Iterator[str]:
@@ -78,14 +112,15 @@ def _left_out(files: Sequence[File]) -> Iterator[str]:
     for file in files:
         top, slash, _ = file.name.partition("/")
         sizes[top + slash, file.role.value] += file.size
-    for label, ((top, why), size) in zip(
-        ("left out", *[""] * len(sizes)), sorted(sizes.items()), strict=False
-    ):
-        yield f"  {label:<10}{top} ({why}, {nbytes(size)})"
+    lines = [f"{top} ({why}, {nbytes(size)})" for (top, why), size in sorted(sizes.items())]
+    yield from _labelled("left out", _shortened(lines))
 
 
-def _dtype_rows(shares: Sequence[DtypeShare]) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the rows of the table of dtypes."""
+def _dtypes(shares: Sequence[DtypeShare]) -> Iterator[str]:
+    """Yield a table of what each dtype amounts to."""
+    if not shares:
+        yield "  no tensors"
+        return
     whole = sum(share.nbytes for share in shares)
     rows = [
         [
@@ -93,88 +128,107 @@ def _dtype_rows(shares: Sequence[DtypeShare]) -> tuple[list[str], list[list[str]
             f"{share.tensors:,}",
             f"{share.parameters:,}",
             nbytes(share.nbytes),
-            f"{share.nbytes / whole if whole else 0:.1%}",
+            _percent(share.nbytes / whole if whole else 0),
         ]
         for share in shares
     ]
-    return ["dtype", "tensors", "parameters", "bytes", "share"], rows
+    yield from _table([["dtype", "tensors", "parameters", "bytes", "share"], *rows])
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent; something is never shown as nothing."""
+    return "<0.1%" if 0 < share < _LEAST_SHARE else f"{share:.1%}"
 
 
 def plan(made: Plan, target: object) -> str:
     """Return every file that would be written, and every tensor that would be kept."""
-    return "\n".join(_plan(made, target))
+    return _text(_plan(made, target))
 
 
 def _plan(made: Plan, target: object) -> Iterator[str]:
-    name = made.policy.target.torch_name
     if not made.changes:
-        yield f"{made.checkpoint.path}: nothing to do, all is {name} already"
+        yield _nothing_to_do(made)
     else:
-        yield f"{made.checkpoint.path} to {name}, into {target}"
+        yield f"{made.checkpoint.path} to {made.policy.target.torch_name}, into {target}"
+        files = list(made.files)
         rows = [
-            [file.action.value, file.name, f"{file.size_before:,}", f"{file.size:,}"]
-            for file in made.files
+            [file.action.value, file.name, nbytes(file.size_before), nbytes(file.size)]
+            for file in files[:_SHOWN]
         ]
-        rows.append(["", "in all", f"{made.size_before:,}", f"{made.size:,}"])
-        yield from _indented(_table(["", "file", "bytes before", "bytes after"], rows, left=2))
+        if rest := files[_SHOWN:]:
+            before, after = sum(file.size_before for file in rest), sum(file.size for file in rest)
+            more = f"and {len(rest):,} more; --json lists them all"
+            rows.append(["", more, nbytes(before), nbytes(after)])
+        rows.append(["", "in all", nbytes(made.size_before), nbytes(made.size)])
+        yield from _table([["", "file", "before", "after"], *rows], left=2)
     kept = [
-        f"  kept {tensor.dtype.torch_name}: {tensor.name} ({tensor.reason})"
-        for _, tensor in made.kept
+        f"{tensor.name}: {tensor.dtype.torch_name} ({tensor.reason})" for _, tensor in made.kept
     ]
-    yield from _shortened(kept)
+    yield from _labelled("kept", _shortened(kept))
     yield from _left_out(made.checkpoint.left_out)
+
+
+def _nothing_to_do(made: Plan) -> str:
+    """Return that a plan changes nothing."""
+    name = made.policy.target.torch_name
+    return f"{made.checkpoint.path}: nothing to do, it is what converting to {name} would make of it"
 
 
 def conversion(done: Conversion) -> str:
     """Return what was written, and what rounding did."""
-    return "\n".join(_conversion(done))
+    return _text(_conversion(done))
 
 
 def _conversion(done: Conversion) -> Iterator[str]:
-    name = done.plan.policy.target.torch_name
+    made = done.plan
     if done.target is None:
-        yield f"{done.plan.checkpoint.path}: nothing to do, all is {name} already"
+        yield _nothing_to_do(made)
         return
-    sizes = f"{nbytes(done.plan.size_before)} to {nbytes(done.plan.size)}"
-    yield f"{done.target}: {name}, {sizes} in {done.seconds:.1f} s"
-    kept = Counter(str(tensor.reason) for _, tensor in done.plan.kept)
-    for reason, count in kept.items():
-        yield f"  {_count(count, 'tensor')} kept: {reason}"
-    yield from _left_out(done.plan.checkpoint.left_out)
+    sizes = f"{nbytes(made.size_before)} to {nbytes(made.size)}"
+    yield f"{done.target}: {made.policy.target.torch_name}, {sizes} in {done.seconds:.1f} s"
+    kept = Counter(str(tensor.reason) for _, tensor in made.kept)
+    lines = [f"{_count(count, 'tensor')}: {reason}" for reason, count in kept.items()]
+    yield from _labelled("kept", _shortened(lines))
+    yield from _left_out(made.checkpoint.left_out)
     total = done.total
-    if not total.tensors:
-        return
-    if total.worst is None:
-        yield f"  lossless: all {_count(total.tensors, 'tensor')} hold the values they held"
-        return
-    yield (
-        f"  rounded: {total.lossless} of {_count(total.tensors, 'tensor')} lossless, "
-        f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
-    )
-    if total.overflowed:
-        yield (
-            f"  OVERFLOW: {total.overflowed:,} finite values became infinite, "
-            f"most of them in {total.worst.name}"
+    if total.worst is not None:
+        yield from _labelled(
+            "rounded",
+            [
+                f"{total.tensors - total.lossless:,} of {_count(total.tensors, 'tensor')}, "
+                f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
+            ],
+        )
+    elif total.tensors:
+        yield from _labelled("lossless", [f"no value changed in {_count(total.tensors, 'tensor')}"])
+    if total.most_overflowed is not None:
+        yield from _labelled(
+            "OVERFLOW",
+            [
+                f"{_count(total.overflowed, 'finite value')} became infinite, "
+                f"{total.most_overflowed.overflowed:,} of them in {total.most_overflowed.name}",
+                "convert again and leave such tensors as they are with --keep GLOB",
+            ],
         )
 
 
 def verification(verdict: Verification) -> str:
     """Return whether everything is as it should be, and what is not."""
+    return _text(_verification(verdict))
+
+
+def _verification(verdict: Verification) -> Iterator[str]:
     tensors = sum(shard.tensors for shard in verdict.shards)
-    compared = (
-        f"{_count(tensors, 'tensor')} in {_count(len(verdict.shards), 'shard')} "
-        f"and {_count(verdict.files, 'other file')}"
-    )
+    compared = f"{_count(tensors, 'tensor')} in {_count(len(verdict.shards), 'shard')}"
+    if verdict.files:
+        compared += f" and {_count(verdict.files, 'other file')}"
     if verdict.holds:
-        return f"{verdict.path}: verified, {compared} are what {verdict.against} becomes"
+        yield f"{verdict.path}: verified, {compared} are what {verdict.against} becomes"
+        return
     count = _count(len(verdict.differences), "difference")
-    return "\n".join(
-        [
-            f"{verdict.path}: NOT what {verdict.against} becomes: {count} in {compared}",
-            *_shortened([f"  {each}" for each in verdict.differences]),
-            "  convert it again, into a new folder",
-        ]
-    )
+    yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
+    yield from _shortened([f"  {each}" for each in verdict.differences])
+    yield f"  convert {verdict.against} again, into a new folder"
 
 
 def _count(number: int, noun: str) -> str:
@@ -185,20 +239,34 @@ def _count(number: int, noun: str) -> str:
 def _shortened(lines: Sequence[str]) -> Iterator[str]:
     """Yield the first *lines*, and how many more there are."""
     yield from lines[:_SHOWN]
-    if len(lines) > _SHOWN:
-        yield f"  and {len(lines) - _SHOWN:,} more; --json lists them all"
+    yield from _rest(len(lines))
 
 
-def _indented(lines: Iterator[str]) -> Iterator[str]:
-    yield from (f"  {line}".rstrip() for line in lines)
+def _rest(count: int) -> Iterator[str]:
+    """Yield how many of *count* lines were not shown, if any."""
+    if count > _SHOWN:
+        yield f"  and {count - _SHOWN:,} more; --json lists them all"
 
 
-def _table(head: list[str], rows: list[list[str]], left: int = 1) -> Iterator[str]:
+def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
+    """Yield *lines*, indented behind a label that stands before the first."""
+    for line in lines:
+        yield f"  {label:<10}{line}"
+        label = ""
+
+
+def _text(lines: Iterable[str]) -> str:
+    """Return *lines* as one text, in which nothing but their ends breaks a line."""
+    return "\n".join(map(printable, lines))
+
+
+def _table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
     """Yield the lines of a table: the first *left* columns to the left, the others right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
         cells = [
             cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        yield "  ".join(cells)
+        yield f"  {'  '.join(cells)}".rstrip()

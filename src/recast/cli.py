@@ -1,8 +1,10 @@
 """The command: parse, call the public API, render. The only module that prints."""
 
 import gc
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,22 @@ from recast import dtypes
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
+
+_HELP = """Say in which dtype a checkpoint is stored, and rewrite it in another.
+
+PATH is a checkpoint's folder or one .safetensors file. Without options: what is stored, what
+is claimed, what is wrong. With --to: convert PATH, into PATH-bf16 beside it or into DIR. PATH
+itself is never written to.
+
+\b
+recast ./ckpt                          inspect
+recast ./ckpt --to bf16 -n             show what converting would do
+recast ./ckpt --to bf16                convert into ./ckpt-bf16
+recast ./ckpt-bf16 --against ./ckpt    verify
+
+Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
+"""
+_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is seen when it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,56 +61,51 @@ class Answer:
     well: bool = True
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Interrupted(BaseException):
+    """A signal asks the process to end. Like KeyboardInterrupt, it is no error to recover from."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@click.command(
+    help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--to", metavar="DTYPE", help="Convert to bf16, fp16 or fp32 (or a torch name).")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the result to DIR."
-)
+@click.option("--to", metavar="DTYPE", help="Convert to bf16, fp16 or fp32.")
+@click.option("-o", "--out", type=_PATH, metavar="DIR", help="Write the result to DIR.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan; write nothing.")
+@click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
 @click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="SRC",
-    help="Verify that PATH is what SRC becomes.",
+    "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
 )
-@click.option("--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are.")
 @click.option("--no-keep-rules", is_flag=True, help="Cast even tensors known to need fp32.")
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(recast.__version__, prog_name="recast")
 def command(paths: tuple[str, ...], **options: object) -> None:
-    r"""Say in which dtype a checkpoint is stored, and rewrite it in another.
-
-    PATH is a checkpoint's folder or one .safetensors file. Without options: what is stored,
-    what is claimed, what is wrong. With --to: convert PATH, into PATH-bf16 beside it or into
-    DIR. PATH itself is never written to.
-
-    \b
-    recast ./ckpt                          inspect
-    recast ./ckpt --to bf16 -n             show what converting would do
-    recast ./ckpt --to bf16                convert into ./ckpt-bf16
-    recast ./ckpt-bf16 --against ./ckpt    verify
-    """
+    """Do what the command line says, and exit with its status."""
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
     failed = False
-    results = []
+    results: list[documents.Document] = []
     for path in paths:
         try:
             answer = mode(path, arguments)
         except recast.RecastError as error:
             failed = True
-            results.append(_report_error(path, error))
+            click.echo(f"recast: {text.printable(str(error))}", err=True)
+            results.append(documents.error(path, error))
             continue
         failed |= not answer.well
-        results.append(answer.document)
         if not (arguments.as_json or arguments.quiet):
-            click.echo(answer.text)
+            click.echo(f"\n{answer.text}" if results else answer.text)
+        results.append(answer.document)
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
@@ -101,15 +114,17 @@ def command(paths: tuple[str, ...], **options: object) -> None:
 
 def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Arguments], Answer]:
     """Return what to do with each path. Raises UsageError for flags that do not go together."""
+    if not all(paths):
+        raise click.UsageError("a PATH is empty: write . for the current folder")
     if arguments.to is not None:
         # Here, so that a misspelt dtype is a wrong command line and not one error a path.
         try:
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif arguments.out or arguments.dry_run or arguments.keep:
-        raise click.UsageError("-o, -n and --keep go with --to")
-    if arguments.against is not None and (arguments.to is not None):
+    elif arguments.out or arguments.dry_run or arguments.keep or not arguments.keep_rules:
+        raise click.UsageError("-o, -n, --keep and --no-keep-rules go with --to")
+    if arguments.against is not None and arguments.to is not None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
@@ -122,48 +137,76 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
-    checkpoint = recast.inspect(path)
+    checkpoint = _checkpoint(path)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
     return Answer(text.inspection(checkpoint), documents.inspection(checkpoint), not broken)
 
 
+def _checkpoint(path: str | Path) -> recast.Checkpoint:
+    """Read what lies at *path*."""
+    with _naming_files_of(path):
+        return recast.inspect(path)
+
+
 def _planned(path: str, arguments: Arguments) -> recast.Plan:
     """Plan what the arguments ask for."""
-    return recast.plan(path, arguments.to, keep=arguments.keep, keep_rules=arguments.keep_rules)
+    checkpoint = _checkpoint(path)
+    with _naming_files_of(path):
+        return recast.plan(
+            checkpoint, arguments.to, keep=arguments.keep, keep_rules=arguments.keep_rules
+        )
 
 
 def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     target = arguments.out or plan.default_target
-    return Answer(text.plan(plan, target), documents.plan_document(plan))
+    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
     """Convert, and say what was done."""
     plan = _planned(path, arguments)
-    with _progress(plan.size_before, arguments) as progress:
+    with _progress(path, plan.size_before, arguments) as progress:
         done = recast.convert(plan, out=arguments.out, workers=arguments.workers, progress=progress)
     return Answer(text.conversion(done), documents.conversion(done))
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
     """Compare with the source, and say what differs."""
-    source = recast.inspect(arguments.against)  # type: ignore[arg-type]  # _mode has checked it
-    with _progress(source.size, arguments) as progress:
-        verdict = recast.verify(path, against=source, workers=arguments.workers, progress=progress)
+    source = _checkpoint(arguments.against)  # type: ignore[arg-type]  # _mode has checked it
+    checkpoint = _checkpoint(path)
+    with _progress(path, source.size, arguments) as progress:
+        verdict = recast.verify(
+            checkpoint, against=source, workers=arguments.workers, progress=progress
+        )
     return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
 
 
 @contextmanager
-def _progress(total: int, arguments: Arguments) -> Iterator[Progress | None]:
+def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
+    """Let errors name the files of *checkpoint* so that they can be told from another's."""
+    path = Path(checkpoint)
+    try:
+        yield
+    except recast.RecastError as error:
+        subject = Path(error.subject)
+        if subject == path or path in subject.parents:
+            raise
+        whole = path / subject if path.is_dir() else path
+        raise type(error)(str(whole), error.problem, error.remedy) from error
+
+
+@contextmanager
+def _progress(path: str, total: int, arguments: Arguments) -> Iterator[Progress | None]:
     """Yield what to call with the bytes done: a bar on a terminal, nothing elsewhere."""
-    if arguments.quiet or not sys.stderr.isatty():
+    if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm  # noqa: PLC0415 - takes a tenth of a second, and only terminals see it
 
-    with tqdm(total=total, unit="B", unit_scale=True, leave=False) as bar:
+    label = text.printable(Path(path).name)
+    with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False) as bar:
 
         def advance(done: int) -> None:
             bar.update(done)
@@ -171,17 +214,27 @@ def _progress(total: int, arguments: Arguments) -> Iterator[Progress | None]:
         yield advance
 
 
-def _report_error(path: str, error: recast.RecastError) -> documents.Document:
-    """Print *error* as one line, and return it as a document."""
-    click.echo(f"recast: {' '.join(str(error).split())}", err=True)
-    return documents.error(path, error)
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """End what is under way, so that nothing half-made stays."""
+    for each in (signal.SIGINT, signal.SIGTERM):  # a second one shall not end the tidying up
+        signal.signal(each, signal.SIG_IGN)
+    raise _Interrupted(number)
 
 
 def main() -> NoReturn:
     """Run the command, and end the process."""
     gc.disable()  # a short life, and up to a million small values that stay until its end
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup, and "&" in a script, set
+            signal.signal(number, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks shall be no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command.main()
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _Interrupted as interrupted:
+        click.echo("recast: interrupted", err=True)
+        sys.exit(128 + interrupted.number)  # as shells have it
+    except OSError as error:  # such as a full disk, to which the output was redirected
+        click.echo(f"recast: {error.filename or 'output'}: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the end of the process fails again
     sys.exit(1)

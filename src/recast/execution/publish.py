@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from recast.errors import TargetError
+from recast.execution.reader import hub_blobs
 from recast.execution.storage import Output, naming, sync_folder
 from recast.planning.planner import Plan
 
@@ -48,6 +49,8 @@ def write_file(path: Path, content: bytes, like: Path) -> None:
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy a file byte for byte, durably, with its permission bits and times."""
+    with naming(source):
+        source.open("rb").close()  # so that what cannot be read is not blamed on the copy
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, path)
@@ -68,7 +71,7 @@ def staging(target: Path, *, is_file: bool = False) -> Iterator[Path]:
     target = target.resolve()  # of a link to an empty folder, that folder is filled
     staged = target.with_name(f".{target.name}.recast")
     with _folder(target.parent):
-        with naming(staged):
+        with naming(target):
             staged.mkdir(exist_ok=True)
         with _lock(staged / _OWNER, target):
             try:
@@ -140,14 +143,19 @@ def check_target(plan: Plan, target: Path) -> None:
 
     Raises TargetError.
     """
-    source, path = plan.checkpoint.path.resolve(), target.resolve()
     other = "choose another folder with -o"
+    try:
+        source, path = plan.checkpoint.path.resolve(), target.resolve()
+    except RuntimeError:  # as Python up to 3.12 calls it
+        raise TargetError(str(target), "is a link to itself", other) from None
     if path == source:
         raise TargetError(str(target), "is the source itself", other)
     if path.is_relative_to(source):
         raise TargetError(str(target), "lies inside the source", other)
     if source.is_relative_to(path):
         raise TargetError(str(target), "holds the source", other)
+    if hub_blobs(path) is not None:
+        raise TargetError(str(target), "lies in a Hub cache, which recast only reads", other)
     if plan.checkpoint.is_file and target.suffix != ".safetensors":
         raise TargetError(
             str(target), "is no name for one weights file", "let it end in .safetensors"
@@ -169,6 +177,8 @@ def _check_space(needed: int, target: Path) -> None:
     """Raise TargetError unless *needed* bytes are free where *target* will lie."""
     with naming(target):
         folder = next(parent for parent in target.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise TargetError(str(folder), "is not a folder", "choose another place with -o")
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise TargetError(

@@ -41,8 +41,12 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
         (DtypeShare(dtype=<Dtype.F32: 'F32'>, tensors=291, parameters=..., nbytes=...),)
     """
     path = Path(path)
-    if not os.path.lexists(path):
-        raise CheckpointError(str(path), "does not exist", "check the path")
+    with naming(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            problem = "is a link to nothing" if path.is_symlink() else "does not exist"
+            raise CheckpointError(str(path), problem, "check the path") from None
     if path.is_dir():
         return _read_folder(path)
     if path.suffix != ".safetensors":
@@ -82,6 +86,7 @@ def validated(path: Path, subject: str) -> Iterator[Any]:
         # Opening a pipe would wait for somebody to write to it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ShardError(subject, "is not a regular file", "replace it by one")
+        path.open("rb").close()  # of a file it may not read, safetensors says it is not there
     try:
         # pread: a mapped file that is truncated meanwhile would end the process.
         with naming(path), safe_open(path, framework="np", backend="pread") as file:
@@ -174,7 +179,8 @@ def _walk(folder: Path) -> Iterator[File]:
     """Yield the files in *folder* and below, with "/" in their names, in a fixed order."""
 
     def fail(error: OSError) -> None:
-        raise error
+        with naming(Path(error.filename)):
+            raise error
 
     with naming(folder):
         for parent, folders, names in os.walk(folder, onerror=fail):
@@ -210,7 +216,7 @@ def _check_link(folder: Path, path: Path, name: str) -> None:
         raise CheckpointError(name, "is a link to nothing", "restore what it links to")
     if path.resolve().is_relative_to(folder.resolve()):
         return
-    blobs = _blobs(folder.resolve())
+    blobs = hub_blobs(folder.resolve())
     hop = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
     # Only the first hop is the Hub cache's own; blobs may themselves be links into a store.
     if blobs is None or not hop.is_relative_to(blobs):
@@ -219,9 +225,9 @@ def _check_link(folder: Path, path: Path, name: str) -> None:
         )
 
 
-def _blobs(folder: Path) -> Path | None:
-    """Return the blobs that *folder* links to if it is, or lies in, a Hub cache snapshot."""
-    for snapshot in (folder, *folder.parents):
+def hub_blobs(path: Path) -> Path | None:
+    """Return the blobs of the Hub cache in one of whose snapshots *path* is, or lies, if any."""
+    for snapshot in (path, *path.parents):
         blobs = snapshot.parent.parent / "blobs"
         if snapshot.parent.name == "snapshots" and blobs.is_dir():
             return blobs

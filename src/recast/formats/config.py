@@ -110,11 +110,12 @@ def _configs(root: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping
     while pending:  # no recursion: a file may be nested as deep as its author likes
         path, config = pending.pop()
         yield path, config
-        pending += [
+        nested = [
             ((*path, key), value)
-            for key, value in reversed(config.items())
+            for key, value in config.items()
             if isinstance(value, dict) and key not in _QUANTIZATION_KEYS and _is_config(key, value)
         ]
+        pending += reversed(nested)
 
 
 def _is_config(key: str, value: Mapping[str, Any]) -> bool:

@@ -65,7 +65,7 @@ def is_inside(name: str) -> bool:
     """Whether the relative path *name*, read from a file, stays in the folder on any system."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     return (
-        bool(path.parts)
+        bool(windows.parts)  # else it is the folder itself
         and "\0" not in name
         and ".." not in windows.parts
         and not (path.is_absolute() or windows.drive or windows.root)

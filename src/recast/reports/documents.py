@@ -1,12 +1,16 @@
-"""What the command says, as JSON documents; docs/recast.schema.json describes them."""
+"""What the command says, as JSON documents; docs/recast.schema.json describes them.
 
-import math
-from collections.abc import Iterator
+In all of them a dtype is the tag that stands in safetensors headers ("BF16", "F32"), sizes
+are in bytes, and files are named relative to the checkpoint, with "/".
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from recast.dtypes import Dtype
+from recast.dtypes import Dtype, named
 from recast.errors import RecastError
-from recast.formats.checkpoint import Checkpoint, DtypeShare, Weights, dtype_shares
+from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights, dtype_shares
 from recast.formats.findings import findings
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
@@ -25,10 +29,7 @@ def inspection(checkpoint: Checkpoint) -> Document:
         "bytes": checkpoint.size,
         "dtypes": list(_shares(checkpoint.dtypes)),
         "weights": [_weights(each) for each in checkpoint.weights],
-        "claims": {
-            config.name: {".".join(claim.path): claim.value for claim in config.claims}
-            for config in checkpoint.configs.values()
-        },
+        "claims": list(_claims(checkpoint)),
         "savings": savings(checkpoint),
         "findings": [
             {
@@ -40,11 +41,8 @@ def inspection(checkpoint: Checkpoint) -> Document:
             }
             for finding in findings(checkpoint)
         ],
-        "files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
-        "left_out": [
-            {"name": file.name, "bytes": file.size, "role": file.role.value}
-            for file in checkpoint.left_out
-        ],
+        "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
+        "left_out": _left_out(checkpoint.left_out),
     }
 
 
@@ -58,15 +56,16 @@ def savings(checkpoint: Checkpoint) -> Document | None:
         sum(shard.size_before for shard in plan.shards),
         sum(shard.size for shard in plan.shards),
     )
-    return {"dtype": Dtype.BF16.torch_name, "bytes_before": before, "bytes_after": after}
+    return {"dtype": Dtype.BF16.value, "bytes_before": before, "bytes_after": after}
 
 
-def plan_document(plan: Plan) -> Document:
+def plan_document(plan: Plan, target: Path) -> Document:
     """Return every file that would be written, and every tensor that would be kept."""
     return {
         "kind": "plan",
         "path": str(plan.checkpoint.path),
-        "dtype": plan.policy.target.torch_name,
+        "target": str(target) if plan.changes else None,
+        "dtype": plan.policy.target.value,
         "changes": plan.changes,
         "bytes_before": plan.size_before,
         "bytes_after": plan.size,
@@ -89,24 +88,27 @@ def plan_document(plan: Plan) -> Document:
             }
             for shard, tensor in plan.kept
         ],
-        "left_out": [file.name for file in plan.checkpoint.left_out],
+        "left_out": _left_out(plan.checkpoint.left_out),
     }
 
 
 def conversion(done: Conversion) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
     total = done.total
-    return plan_document(done.plan) | {
+    cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
+    return plan_document(done.plan, done.target or done.plan.default_target) | {
         "kind": "conversion",
-        "target": None if done.target is None else str(done.target),
         "seconds": round(done.seconds, 3),
         "evidence": {
             "tensors": total.tensors,
-            "lossless": total.lossless,
-            "overflowed": total.overflowed,
-            "worst": None if total.worst is None else _evidence(total.worst),
+            "lossless_tensors": total.lossless,
+            "overflowed_values": total.overflowed,
+            "worst": next((doc for each, doc in cast if each is total.worst), None),
+            "most_overflowed": next(
+                (doc for each, doc in cast if each is total.most_overflowed), None
+            ),
         },
-        "tensors": [_evidence(each) for each in done.evidence],
+        "tensors": [doc for _, doc in cast],
     }
 
 
@@ -118,12 +120,12 @@ def verification(verdict: Verification) -> Document:
         "against": str(verdict.against),
         "holds": verdict.holds,
         "shards": [
-            {"name": shard.name, "tensors": shard.tensors, "differing": shard.differing}
+            {"name": shard.name, "tensors": shard.tensors, "differing_tensors": shard.differing}
             for shard in verdict.shards
         ],
-        "files": verdict.files,
+        "other_files": verdict.files,
         "differences": [
-            {"file": each.file, "tensor": each.tensor, "problem": each.problem}
+            {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
             for each in verdict.differences
         ],
     }
@@ -134,6 +136,7 @@ def error(path: str, problem: RecastError) -> Document:
     return {
         "kind": "error",
         "path": path,
+        "error": type(problem).__name__,
         "subject": problem.subject,
         "problem": problem.problem,
         "remedy": problem.remedy,
@@ -145,13 +148,43 @@ def _weights(weights: Weights) -> Document:
     index = weights.index
     return {
         "name": weights.name,
-        "total_size": None if index is None else index.total_size,
-        "bytes": weights.data_size,
+        "bytes": sum(shard.size for shard in weights.shards),
+        "tensor_bytes": weights.data_size,
+        "total_size": None if index is None else _whole_number(index.total_size),
         "dtypes": list(_shares(dtype_shares(weights.shards))),
         "shards": [
             {"name": shard.name, "bytes": shard.size, "tensors": len(shard.header.tensors)}
             for shard in weights.shards
         ],
+        "missing_shards": list(weights.missing_shards),
+    }
+
+
+def _whole_number(claim: object) -> int | None:
+    """Return what an index claims as a number; None if it is none, or NaN, which is no JSON."""
+    if isinstance(claim, float) and claim.is_integer():
+        return int(claim)
+    return claim if isinstance(claim, int) and not isinstance(claim, bool) else None
+
+
+def _claims(checkpoint: Checkpoint) -> Iterator[Document]:
+    """Yield every dtype key, of configs and of index metadata."""
+    for config in checkpoint.configs.values():
+        for claim in config.claims:
+            yield _claim(config.name, claim.path, claim.value)
+    for weights in checkpoint.weights:
+        if weights.index is not None and weights.index.dtype is not None:
+            yield _claim(weights.index.name, ("metadata", "dtype"), weights.index.dtype)
+
+
+def _claim(file: str, path: Iterable[str], value: str | None) -> Document:
+    """Return one dtype key, and the dtype that its value names."""
+    dtype = named(value)
+    return {
+        "file": file,
+        "key": list(path),
+        "value": value,
+        "dtype": None if dtype is None else dtype.value,
     }
 
 
@@ -168,14 +201,19 @@ def _shares(shares: tuple[DtypeShare, ...]) -> Iterator[Document]:
         }
 
 
-def _evidence(evidence: Evidence) -> Document:
+def _left_out(files: Iterable[File]) -> list[Document]:
+    """Return what lies in the folder and is no part of the model."""
+    return [{"name": file.name, "bytes": file.size, "role": file.role.value} for file in files]
+
+
+def _evidence(shard: str, evidence: Evidence) -> Document:
     """Return the evidence of one tensor."""
-    error = evidence.largest_error
     return {
-        "name": evidence.name,
+        "file": shard,
+        "tensor": evidence.name,
         "from": evidence.source.value,
         "to": evidence.dtype.value,
         "lossless": evidence.lossless,
-        "largest_error": error if math.isfinite(error) else None,
-        "overflowed": evidence.overflowed,
+        "largest_error": evidence.largest_error,
+        "overflowed_values": evidence.overflowed,
     }

@@ -36,13 +36,17 @@ class EvidenceTotal:
         tensors: how many were cast.
         lossless: how many of them lost nothing.
         overflowed: how many finite values became infinite, in all.
-        worst: the tensor with the largest error, None if nothing was lost.
+        worst: the tensor with the largest error of a value that stayed finite, None if
+            nothing was lost.
+        most_overflowed: the tensor with the most values that became infinite, None if there
+            is no such value.
     """
 
     tensors: int
     lossless: int
     overflowed: int
     worst: Evidence | None
+    most_overflowed: Evidence | None
 
 
 def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
@@ -53,5 +57,10 @@ def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
         tensors=len(every),
         lossless=len(every) - len(lossy),
         overflowed=sum(each.overflowed for each in every),
-        worst=max(lossy, key=lambda each: (each.overflowed, each.largest_error), default=None),
+        worst=max(lossy, key=lambda each: each.largest_error, default=None),
+        most_overflowed=max(
+            (each for each in lossy if each.overflowed),
+            key=lambda each: each.overflowed,
+            default=None,
+        ),
     )

@@ -8,6 +8,7 @@ from recast.formats.findings import Finding, findings
 from recast.planning.planner import Plan
 from recast.reports import documents
 from recast.reports.conversion import Conversion
+from recast.reports.evidence import EvidenceTotal
 from recast.reports.verification import Verification
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -74,8 +75,9 @@ def _claims(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{config.name}: {', '.join(map(str, config.claims)) or 'no dtype'}"
     for weights in checkpoint.weights:
         if (index := weights.index) is not None:
-            size = "no total_size" if index.total_size is None else f"total_size = {index.total_size}"
-            yield f"{index.name}: {size}{f', dtype = {index.dtype}' if index.dtype else ''}"
+            size, dtype = index.total_size, index.dtype
+            said = "no total_size" if size is None else f"total_size = {size}"
+            yield f"{index.name}: {said}" + (f", dtype = {dtype}" if dtype else "")
 
 
 def _savings(checkpoint: Checkpoint) -> Iterator[str]:
@@ -103,7 +105,7 @@ def _findings(found: Iterable[Finding]) -> Iterator[str]:
         entries.append((severity, f"{subject}{more}: {problem}", f"{remedy} [{name}]"))
     for severity, problem, remedy in entries[:_SHOWN]:
         yield from _labelled(severity, (problem, remedy))
-    yield from _rest(len(entries))
+    yield from _labelled("", _rest(len(entries)))
 
 
 def _left_out(files: Sequence[File]) -> Iterator[str]:
@@ -171,7 +173,7 @@ def _plan(made: Plan, target: object) -> Iterator[str]:
 def _nothing_to_do(made: Plan) -> str:
     """Return that a plan changes nothing."""
     name = made.policy.target.torch_name
-    return f"{made.checkpoint.path}: nothing to do, it is what converting to {name} would make of it"
+    return f"{made.checkpoint.path}: nothing to do, converting to {name} would change no byte"
 
 
 def conversion(done: Conversion) -> str:
@@ -190,26 +192,24 @@ def _conversion(done: Conversion) -> Iterator[str]:
     lines = [f"{_count(count, 'tensor')}: {reason}" for reason, count in kept.items()]
     yield from _labelled("kept", _shortened(lines))
     yield from _left_out(made.checkpoint.left_out)
-    total = done.total
+    yield from _rounding(done.total)
+
+
+def _rounding(total: EvidenceTotal) -> Iterator[str]:
+    """Yield what the casts did to the values."""
+    cast = _count(total.tensors, "tensor")
     if total.worst is not None:
-        yield from _labelled(
-            "rounded",
-            [
-                f"{total.tensors - total.lossless:,} of {_count(total.tensors, 'tensor')}, "
-                f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
-            ],
-        )
+        lossy = total.tensors - total.lossless
+        error = f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
+        yield from _labelled("rounded", [f"{lossy:,} of {cast}, {error}"])
     elif total.tensors:
-        yield from _labelled("lossless", [f"no value changed in {_count(total.tensors, 'tensor')}"])
-    if total.most_overflowed is not None:
-        yield from _labelled(
-            "OVERFLOW",
-            [
-                f"{_count(total.overflowed, 'finite value')} became infinite, "
-                f"{total.most_overflowed.overflowed:,} of them in {total.most_overflowed.name}",
-                "convert again and leave such tensors as they are with --keep GLOB",
-            ],
-        )
+        yield from _labelled("lossless", [f"no value changed in {cast}"])
+    if (most := total.most_overflowed) is not None:
+        count = _count(total.overflowed, "finite value")
+        most_of = "" if most.overflowed == total.overflowed else f", {most.overflowed:,} of them"
+        what = f"{count} became infinite{most_of} in {most.name}"
+        remedy = "convert again, and leave such tensors as they are with --keep GLOB"
+        yield from _labelled("OVERFLOW", [what, remedy])
 
 
 def verification(verdict: Verification) -> str:
@@ -227,7 +227,7 @@ def _verification(verdict: Verification) -> Iterator[str]:
         return
     count = _count(len(verdict.differences), "difference")
     yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
-    yield from _shortened([f"  {each}" for each in verdict.differences])
+    yield from (f"  {line}" for line in _shortened(list(map(str, verdict.differences))))
     yield f"  convert {verdict.against} again, into a new folder"
 
 
@@ -245,7 +245,7 @@ def _shortened(lines: Sequence[str]) -> Iterator[str]:
 def _rest(count: int) -> Iterator[str]:
     """Yield how many of *count* lines were not shown, if any."""
     if count > _SHOWN:
-        yield f"  and {count - _SHOWN:,} more; --json lists them all"
+        yield f"and {count - _SHOWN:,} more; --json lists them all"
 
 
 def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""The formats, beside the libraries that define them."""

@@ -1,0 +1,270 @@
+"""Findings: each fires on the fault it is named after, and none on a sound checkpoint."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from safetensors.torch import load_file
+
+import recast
+from recast import Severity
+from tests import checkpoints
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+INDEX = "model.safetensors.index.json"
+ERROR, WARNING, NOTE = Severity
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file in place."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    checkpoints.write_json(path, document)
+
+
+def configure(**keys: object) -> Callable[[Path], None]:
+    """Return a fault: other keys in the config."""
+    return lambda folder: edit(folder / "config.json", lambda document: document.update(keys))
+
+
+def index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Return a fault: a changed index."""
+    return lambda folder: edit(folder / INDEX, change)
+
+
+def copy(source: str, target: str) -> Callable[[Path], None]:
+    """Return a fault: a file that is there a second time."""
+    return lambda folder: (folder / target).write_bytes((folder / source).read_bytes())
+
+
+def add(name: str, dtype: torch.dtype = torch.int32) -> Callable[[Path], None]:
+    """Return a fault: a model of one file in which a tensor of this name lies."""
+
+    def plant(folder: Path) -> None:
+        for path in (folder / INDEX, folder / FIRST, folder / SECOND):
+            path.unlink()
+        tensors = {"a": torch.randn(4, 4), name: torch.zeros(2, dtype=torch.float32).to(dtype)}
+        checkpoints.save_shard(folder / "model.safetensors", tensors)
+
+    return plant
+
+
+def unmark(name: str) -> Callable[[Path], None]:
+    """Return a fault: a shard without header metadata."""
+
+    def plant(folder: Path) -> None:
+        tensors = checkpoints.random_tensors(**{"lm_head.weight": (32, 8), "lm_head.scale": ()})
+        checkpoints.save_shard(folder / name, tensors, {})
+
+    return plant
+
+
+def both(*faults: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return several faults as one."""
+
+    def plant(folder: Path) -> None:
+        for fault in faults:
+            fault(folder)
+
+    return plant
+
+
+Expected = tuple[str, Severity, str]  # the finding's name and severity, and its subject
+QUANTIZED = ("quantized", ERROR, "config.json")
+PACKED = ("quantized", ERROR, "model.safetensors")
+MISMATCH = ("config-mismatch", WARNING, "config.json")
+TOTAL = ("wrong-total-size", WARNING, INDEX)
+
+FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
+    "quantized config": (configure(quantization_config={"quant_method": "gptq"}), [QUANTIZED]),
+    "quantized part": (
+        configure(text_config={"quantization_config": {"quant_method": "fp8"}}),
+        [QUANTIZED],
+    ),
+    "8 bits": (add("b", torch.float8_e4m3fn), [PACKED]),
+    "GPTQ": (add("layers.0.qweight"), [PACKED]),
+    "compressed": (add("layers.0.weight_packed"), [PACKED]),
+    "bitsandbytes 8": (add("layers.0.SCB", torch.float32), [PACKED]),
+    "bitsandbytes 4": (add("weight.quant_state.bitsandbytes__nf4", torch.uint8), [PACKED]),
+    "DeepSeek": (add("layers.0.weight_scale_inv", torch.float32), [PACKED]),
+    "two formats": (
+        copy(FIRST, "model.safetensors"),
+        [("ambiguous-weights", ERROR, "model.safetensors")],
+    ),
+    "two formats of a variant": (
+        both(
+            copy(FIRST, "model.fp16.safetensors"),
+            lambda folder: (folder / INDEX).rename(folder / "model.safetensors.index.fp16.json"),
+        ),
+        [("ambiguous-weights", ERROR, "model.fp16.safetensors")],
+    ),
+    "no shard": (
+        lambda folder: (folder / SECOND).unlink(),
+        [("missing-shard", ERROR, SECOND)],
+    ),
+    "no index": (
+        lambda folder: (folder / INDEX).unlink(),
+        [("unindexed-tensors", ERROR, FIRST), ("unindexed-tensors", ERROR, SECOND)],
+    ),
+    "stale shard": (
+        copy(FIRST, "model-00003-of-00003.safetensors"),
+        [("unindexed-tensors", ERROR, "model-00003-of-00003.safetensors")],
+    ),
+    "tensor without place": (
+        index(lambda document: document["weight_map"].pop("lm_head.scale")),
+        [("unindexed-tensors", ERROR, SECOND)],
+    ),
+    "place without tensor": (
+        index(lambda document: document["weight_map"].update(more=FIRST)),
+        [("missing-tensors", ERROR, INDEX)],
+    ),
+    "wrong place": (
+        index(lambda document: document["weight_map"].update({"lm_head.scale": FIRST})),
+        [("unindexed-tensors", ERROR, SECOND), ("missing-tensors", ERROR, INDEX)],
+    ),
+    "narrow claim": (configure(torch_dtype="bfloat16"), [MISMATCH]),
+    "one wrong claim of two": (configure(dtype="float16"), [MISMATCH]),
+    "wrong claim of a part": (configure(text_config={"dtype": "bfloat16"}), [MISMATCH]),
+    "empty claim": (configure(torch_dtype=None), [MISMATCH]),
+    "no real claim": (configure(torch_dtype="auto"), [MISMATCH]),
+    "claim in other words": (configure(torch_dtype="torch.float32"), [MISMATCH]),
+    "no claim": (
+        lambda folder: checkpoints.write_json(folder / "config.json", {"model_type": "llama"}),
+        [("no-dtype-key", NOTE, "config.json")],
+    ),
+    "wrong size": (index(lambda document: document["metadata"].update(total_size=1)), [TOTAL]),
+    "size as text": (
+        index(lambda document: document["metadata"].update(total_size="2084")),
+        [TOTAL],
+    ),
+    "no size": (index(lambda document: document["metadata"].clear()), [TOTAL]),
+    "no metadata": (index(lambda document: document.pop("metadata")), [TOTAL]),
+    "null metadata": (index(lambda document: document.update(metadata=None)), [TOTAL]),
+    "no header metadata": (unmark(SECOND), [("no-format-metadata", NOTE, SECOND)]),
+}
+
+HARMLESS: dict[str, Callable[[Path], object]] = {
+    "nothing": both(),
+    "null quantization": configure(quantization_config=None),
+    "empty quantization": configure(quantization_config={}),
+    "both claims": configure(dtype="float32"),
+    "other dtype keys": configure(mamba_ssm_cache_dtype="bfloat16", vocabulary_map={"dtype": 1}),
+    "another variant": copy(FIRST, "model.fp16.safetensors"),
+    "bytes": add("b", torch.uint8),
+    "like a packed name": add("qweight.bias", torch.float32),
+    "also like one": add("my_weight_scale", torch.float32),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "other metadata": index(lambda document: document["metadata"].update(dtype="float32", x=1)),
+}
+
+
+def found(folder: Path) -> list[Expected]:
+    """Return the findings on a checkpoint."""
+    checked = recast.findings(recast.inspect(folder))
+    return [(each.name, each.severity, each.subject) for each in checked]
+
+
+@pytest.mark.parametrize("harmless", HARMLESS)
+def test_a_sound_checkpoint_has_no_findings(harmless: str, ckpt: Path) -> None:
+    """What is as it should be raises no alarm, though it may look like a fault."""
+    HARMLESS[harmless](ckpt)
+    assert found(ckpt) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(checkpoints.state_dicts().filter(bool))
+def test_nothing_is_found_in_what_was_saved_properly(
+    tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors
+) -> None:
+    """Any tensors, saved as transformers saves them, are no reason for a finding."""
+    folder = checkpoints.save_sharded(
+        tmp_path_factory.mktemp("sound"), {"model-00001-of-00001.safetensors": tensors}, config={}
+    )
+    assert found(folder) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_found(fault: str, ckpt: Path) -> None:
+    """A planted fault is found under its name, on the file concerned, and nothing else is."""
+    plant, expected = FAULTS[fault]
+    plant(ckpt)
+    assert found(ckpt) == expected
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_finding_is_one_sentence_with_the_way_out(fault: str, ckpt: Path) -> None:
+    """A finding reads as one line that names the file, the problem and what to do."""
+    FAULTS[fault][0](ckpt)
+    for each in recast.findings(recast.inspect(ckpt)):
+        assert str(each) == f"{each.subject}: {each.problem}; {each.remedy}"
+        assert all((each.subject, each.problem, each.remedy))
+        assert "\n" not in str(each)
+        assert len(str(each)) < 200
+
+
+@pytest.mark.parametrize(
+    "fault", [name for name, (_, [first, *_]) in FAULTS.items() if first[1] == ERROR]
+)
+def test_errors_stop_a_conversion(fault: str, ckpt: Path) -> None:
+    """What is an error among the findings is the error that planning raises, word for word."""
+    FAULTS[fault][0](ckpt)
+    first = recast.findings(recast.inspect(ckpt))[0]
+    kind = recast.RefusedError if first.name == "quantized" else recast.CheckpointError
+    with pytest.raises(kind) as error:
+        recast.plan(ckpt, "bf16")
+    assert type(error.value) is kind
+    assert str(error.value) == str(first)
+    before = sorted(ckpt.parent.rglob("*"))
+    with pytest.raises(kind):
+        recast.convert(ckpt, "bf16")
+    assert sorted(ckpt.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "fault", [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR]
+)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_conversion_puts_the_rest_right(fault: str, dtype: str, ckpt: Path) -> None:
+    """What is no error is gone once the checkpoint is converted, even to the dtype it has."""
+    FAULTS[fault][0](ckpt)
+    done = recast.convert(ckpt, dtype)
+    assert done.target is not None
+    assert found(done.target) == []
+
+
+def test_what_stops_a_conversion_comes_first(ckpt: Path) -> None:
+    """Of many findings the errors stand first, then the warnings, then the notes."""
+    for fault in ("no header metadata", "wrong size", "no real claim", "tensor without place"):
+        FAULTS[fault][0](ckpt)
+    assert found(ckpt) == [
+        ("unindexed-tensors", ERROR, SECOND),
+        MISMATCH,
+        TOTAL,
+        FAULTS["no header metadata"][1][0],
+    ]
+
+
+def test_long_lists_are_cut_short(tmp_path: Path) -> None:
+    """Of many tensors the first three are named, and the others counted."""
+    tensors = checkpoints.random_tensors(**{f"t{number:03}": (1,) for number in range(100)})
+    folder = checkpoints.save_sharded(tmp_path / "ckpt", {FIRST: tensors})
+    index(lambda document: document.update(weight_map={"t000": FIRST}))(folder)
+    [finding] = recast.findings(recast.inspect(folder))
+    assert "holds 't001', 't002', 't003' and 96 more, which" in finding.problem
+
+
+def test_the_words_are_those_of_the_files(ckpt: Path) -> None:
+    """A finding says what stands in the file, as the file has it, and what is stored."""
+    configure(torch_dtype=None, text_config={"dtype": "bfloat16"})(ckpt)
+    [mismatch] = recast.findings(recast.inspect(ckpt))
+    assert "torch_dtype = null, text_config.dtype = bfloat16" in mismatch.problem
+    assert "float32" in mismatch.problem
+    index(lambda document: document["metadata"].update(total_size=12))(ckpt)
+    _, total = recast.findings(recast.inspect(ckpt))
+    tensors = [each for name in (FIRST, SECOND) for each in load_file(ckpt / name).values()]
+    stored = sum(each.nbytes for each in tensors)
+    assert f"says total_size = 12, but the tensors take {stored} bytes" in total.problem

@@ -1,0 +1,1 @@
+"""recast beside the libraries that load what it writes."""

@@ -1,0 +1,1 @@
+"""The decisions, and the bytes that follow from them."""

@@ -74,7 +74,9 @@ def _claims(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{config.name}: {', '.join(map(str, config.claims)) or 'no dtype'}"
     for weights in checkpoint.weights:
         if (index := weights.index) is not None:
-            size = "no total_size" if index.total_size is None else f"total_size = {index.total_size}"
+            size = (
+                "no total_size" if index.total_size is None else f"total_size = {index.total_size}"
+            )
             yield f"{index.name}: {size}{f', dtype = {index.dtype}' if index.dtype else ''}"
 
 
@@ -171,7 +173,9 @@ def _plan(made: Plan, target: object) -> Iterator[str]:
 def _nothing_to_do(made: Plan) -> str:
     """Return that a plan changes nothing."""
     name = made.policy.target.torch_name
-    return f"{made.checkpoint.path}: nothing to do, it is what converting to {name} would make of it"
+    return (
+        f"{made.checkpoint.path}: nothing to do, it is what converting to {name} would make of it"
+    )
 
 
 def conversion(done: Conversion) -> str:

@@ -59,6 +59,10 @@ class Dtype(StrEnum):
         """Whether this dtype is one of 8 bits or fewer that only quantized models use."""
         return self.startswith(("F8_", "F6_", "F4"))
 
+    def holds(self, other: "Dtype") -> bool:
+        """Whether every value of *other* is one of this dtype: casting to it loses nothing."""
+        return other is self or (other, self) in _EXACT
+
     @property
     def torch_name(self) -> str:
         """The bare torch name, as config.json writes it: ``bfloat16``; else the tag."""
@@ -78,6 +82,15 @@ _TORCH_NAMES = {
 }
 _SHORT_NAMES = {Dtype.BF16: "bf16", Dtype.F16: "fp16", Dtype.F32: "fp32", Dtype.F64: "fp64"}
 _FLOATING = frozenset(_TORCH_NAMES)
+_EXACT = frozenset(
+    [
+        (Dtype.BF16, Dtype.F32),
+        (Dtype.F16, Dtype.F32),
+        (Dtype.BF16, Dtype.F64),
+        (Dtype.F16, Dtype.F64),
+        (Dtype.F32, Dtype.F64),
+    ]
+)
 
 # Everything people type for a float dtype, in lower case and without "torch.".
 _SPELLINGS = {

@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recast import dtypes
-from recast.errors import DtypeError
-from recast.execution.publish import (
-    check_target,
-    copy_file,
-    staging,
-    write_file,
-)
+from recast.errors import DtypeError, TargetError
+from recast.execution.anew import workplace_beside, write_anew
+from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
-from recast.execution.shard import Progress, convert_shard
+from recast.execution.shard import Effort, Progress
+from recast.execution.target import check_target, is_finished
+from recast.execution.workplace import tidy
 from recast.execution.workers import default_workers
 from recast.formats.checkpoint import Checkpoint
 from recast.planning.planner import Plan, make_plan
@@ -30,6 +28,8 @@ def plan(
     *,
     keep: Iterable[str] = (),
     keep_rules: bool = True,
+    lossless: bool = False,
+    allow: Iterable[str] = (),
 ) -> Plan:
     """Return all that converting *source* to *dtype* would write. Nothing is written.
 
@@ -38,6 +38,8 @@ def plan(
         dtype: the target: "bfloat16", "bf16", "fp16", "half", torch.float32, …
         keep: patterns of tensor names to leave as they are: ``"*.norm.weight"``.
         keep_rules: whether tensors known to need fp32 for this model_type stay fp32.
+        lossless: whether to fail if any value would change.
+        allow: what shall not stop a conversion: "overflow", or the name of a finding.
 
     Raises:
         DtypeError: if *dtype* is none that recast converts to.
@@ -48,9 +50,16 @@ def plan(
         >>> recast.plan("./ckpt", "bfloat16").size  # bytes  # doctest: +SKIP
         13476851248
     """
-    policy = Policy(dtypes.target(dtype), tuple(keep), keep_rules)
+    policy = Policy(
+        dtypes.target(dtype), _listed(keep), keep_rules, lossless, frozenset(_listed(allow))
+    )
     checkpoint = source if isinstance(source, Checkpoint) else inspect(source)
     return make_plan(checkpoint, policy)
+
+
+def _listed(names: Iterable[str]) -> tuple[str, ...]:
+    """Return *names* as a tuple; a string is one name, and not its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def convert(
@@ -58,79 +67,69 @@ def convert(
     dtype: object = None,
     *,
     out: AnyPath | None = None,
+    in_place: bool = False,
     keep: Iterable[str] = (),
     keep_rules: bool = True,
+    lossless: bool = False,
+    allow: Iterable[str] = (),
     workers: int | None = None,
     evidence: bool = True,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Write *source* anew in *dtype*. The source is never written to.
+    """Write *source* anew in *dtype*.
 
-    The output appears under its name when all of it is complete and on the disk; after an
-    error nothing is left. If there is nothing to change, nothing is written.
+    The output appears under its name when all of it is complete and on the disk, and the
+    source is never written to; after an error nothing is left. With *in_place*, each file of
+    the source is replaced when its successor is complete and on the disk. If there is nothing
+    to change, nothing is written. What was interrupted or killed is finished by calling again.
 
     Args:
         source: a checkpoint's folder, a weights file, or what `inspect` or `plan` returned.
         dtype: the target, as for `plan`; left out if *source* is a plan.
         out: where to write; beside the source, with the dtype in its name, if left out.
+        in_place: whether to replace the source, file by file.
         keep: as for `plan`.
         keep_rules: as for `plan`.
+        lossless: as for `plan`.
+        allow: as for `plan`.
         workers: the threads to use; by default the CPUs this process may use.
         evidence: whether to look at what rounding did to each tensor.
         progress: called now and then with the bytes of the source that were done since.
 
     Raises:
-        RecastError: what `plan` raises; TargetError if *out* is taken or too small;
-            StorageError if the disk fails.
+        RecastError: what `plan` raises; TargetError if *out* is taken or too small, or another
+            process is writing to it; RefusedError if finite values would become infinite and
+            *allow* does not hold "overflow", or any would change and *lossless* is set;
+            StorageError if the disk fails, or the source changes meanwhile.
 
     Example:
         >>> conversion = recast.convert("./ckpt", "bfloat16")  # doctest: +SKIP
         >>> conversion.target, conversion.total.lossless  # doctest: +SKIP
         (PosixPath('/models/ckpt-bf16'), 291)
     """
-    if isinstance(source, Plan):
-        if dtype is not None:
-            raise DtypeError(str(dtype), "is given beside a plan", "make the plan with it")
-        made = source
-    else:
-        made = plan(source, dtype, keep=keep, keep_rules=keep_rules)
-    begun = time.monotonic()
-    if not made.changes:
-        return Conversion(made, None, (), time.monotonic() - begun)
-    target = Path(out) if out else made.default_target
-    check_target(made, target)
-    with staging(target, is_file=made.checkpoint.is_file) as folder:
-        shards = tuple(
-            convert_shard(
-                shard,
-                _source_of(made, shard.name),
-                folder / (target.name if made.checkpoint.is_file else shard.name),
-                workers=workers or default_workers(),
-                evidence=evidence,
-                progress=progress,
-            )
-            for shard in made.shards
-            if shard.changes
+    if not isinstance(source, Plan):
+        source = plan(
+            source, dtype, keep=keep, keep_rules=keep_rules, lossless=lossless, allow=allow
         )
-        _copy(made, folder, progress)
-    return Conversion(made, target, shards, time.monotonic() - begun)
-
-
-def _source_of(made: Plan, name: str) -> Path:
-    """Return where the file *name* of the checkpoint lies."""
-    path = made.checkpoint.path
-    return path if made.checkpoint.is_file else path / name
-
-
-def _copy(made: Plan, folder: Path, progress: Progress | None) -> None:
-    """Write all that holds no changed tensor: what is copied, then configs, then indexes."""
-    unchanged = ((shard.name, shard.size) for shard in made.shards if not shard.changes)
-    for name, size in (*unchanged, *((file.name, file.size) for file in made.copies)):
-        copy_file(_source_of(made, name), folder / name)
-        if progress is not None:
-            progress(size)
-    for document in made.documents:
-        like = _source_of(made, document.name)
-        write_file(folder / document.name, document.text.encode(), like)
-        if progress is not None:
-            progress(document.size_before)
+    elif dtype is not None:
+        raise DtypeError(str(dtype), "is given beside a plan", "make the plan with it")
+    if in_place and out is not None:
+        raise TargetError(str(out), "is given beside in_place", "choose one of them")
+    begun = time.monotonic()
+    effort = Effort(workers or default_workers(), evidence or source.policy.lossless, progress)
+    target = Path(out) if out else source.default_target
+    if not source.changes:
+        if in_place:
+            tidy(workplace_in(source), source.checkpoint.path)
+        return Conversion(source, None, (), 0.0)
+    if not in_place and is_finished(source, target):
+        tidy(workplace_beside(target), target)
+        return Conversion(source, target, (), 0.0, found=True)
+    if in_place:
+        target = source.checkpoint.path
+        written = write_in_place(source, effort)
+    else:
+        check_target(source, target)
+        written = write_anew(source, target, effort)
+    seconds = time.monotonic() - begun
+    return Conversion(source, target, written.shards, seconds, written.resumed, written.discarded)

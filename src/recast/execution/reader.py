@@ -5,6 +5,8 @@ import posixpath
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
             "is neither a folder nor a .safetensors file",
             "name the checkpoint's folder, or one of its weights files",
         )
-    shard = Shard(path.name, read_header(path, str(path)))
+    shard = replace(read_shard(path, str(path)), name=path.name)
     return Checkpoint(path, (Weights(path.name, (shard,)),), is_file=True)
 
 
@@ -72,8 +74,19 @@ def read_header(path: Path, subject: str) -> Header:
         metadata = file.metadata()
         tensors = dict(_tensors(file, subject))
     with naming(path), path.open("rb") as prefix:
-        size = 8 + int.from_bytes(prefix.read(8), "little")
-    return Header(size, tensors, None if metadata is None else dict(sorted(metadata.items())))
+        length = prefix.read(8)
+        size = 8 + int.from_bytes(length, "little")
+        # safetensors has made sure that this is at most 100 MB, and within the file.
+        digest = sha256(length + prefix.read(size - 8)).hexdigest()
+    sorted_metadata = None if metadata is None else dict(sorted(metadata.items()))
+    return Header(size, tensors, sorted_metadata, digest)
+
+
+def read_shard(path: Path, name: str) -> Shard:
+    """Return the weights file *path*, which the checkpoint knows as *name*."""
+    with naming(path):
+        modified = path.stat().st_mtime_ns  # before its header: a change since then is noticed
+    return Shard(name, read_header(path, name), modified)
 
 
 @contextmanager
@@ -163,7 +176,7 @@ def _read_weights(
     for index in indexes:
         for name in index.shards:
             if name in files and name not in shards:
-                shards[name] = Shard(name, read_header(folder / name, name))
+                shards[name] = read_shard(folder / name, name)
         yield Weights(
             index.name,
             tuple(shards[name] for name in index.shards if name in shards),
@@ -172,7 +185,7 @@ def _read_weights(
         )
     for name, file in files.items():
         if file.role is Role.WEIGHTS and name not in shards:
-            yield Weights(name, (Shard(name, read_header(folder / name, name)),))
+            yield Weights(name, (read_shard(folder / name, name),))
 
 
 def _walk(folder: Path) -> Iterator[File]:

@@ -1,6 +1,7 @@
 """convert_shard(): one shard's plan → one file, complete and checked."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,62 +21,83 @@ from recast.reports.evidence import Evidence
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How to go about the work.
+
+    Attributes:
+        workers: the threads to use.
+        evidence: whether to look at what rounding did; without, only overflow is seen.
+        progress: called with the bytes of the source that were done, from any thread.
+    """
+
+    workers: int = 1
+    evidence: bool = True
+    progress: Progress | None = None
+
+    def advance(self, done: int) -> None:
+        """Tell whoever wants to know that *done* more bytes of the source were done."""
+        if self.progress is not None:
+            self.progress(done)
+
+
 def convert_shard(
     plan: ShardPlan,
     source: Path,
     target: Path,
-    *,
-    workers: int = 1,
-    evidence: bool = True,
-    progress: Progress | None = None,
+    scratch: Path | None = None,
+    effort: Effort | None = None,
 ) -> ShardConversion:
     """Write the shard that *plan* describes to *target*, which appears when it is complete.
 
     Args:
         plan: what to write.
         source: the weights file it is made from.
-        target: the weights file to write.
-        workers: the threads to use.
-        evidence: whether to look at what rounding did.
-        progress: called with the bytes of the source that were done, from any thread.
+        target: the weights file to write. It gets the permission bits of the source and,
+            unless it replaces it, its time, by which a finished file is known.
+        scratch: where it lies until then, on the same file system; beside *target* if left out.
+        effort: how to go about it.
 
-    Raises StorageError if the disk fails, ShardError if safetensors rejects the result.
+    Raises StorageError if the disk fails or the source changes, ShardError if safetensors
+    rejects the result.
     """
+    effort = effort or Effort()
     with (
-        Source(source) as old,
-        replacing(target, plan.size, mode=old.mode) as new,
+        Source(source, plan.size_before, plan.modified) as old,
+        replacing(target, plan.size, old.mode, scratch) as new,
     ):
         new.write(plan.head, 0)
-        if progress is not None:
-            progress(plan.source.size)
-        worker = _Worker(plan, old, new, evidence=evidence, progress=progress)
-        examiners = share(batches(plan), worker, workers)
-        new.finish()
+        effort.advance(plan.source.size)
+        examiners = share(batches(plan), _Worker(plan, old, new, effort), effort.workers)
+        new.finish(modified=None if target == source else plan.modified)
         _check(plan, new.path)
-    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners) if evidence else ())
+        old.check_unchanged()
+    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners))
+
+
+def scan_shard(plan: ShardPlan, source: Path, effort: Effort | None = None) -> tuple[Evidence, ...]:
+    """Return what `convert_shard` would do to the values, without writing anything."""
+    effort = effort or Effort()
+    with Source(source, plan.size_before, plan.modified) as old:
+        return _evidence(
+            plan, share(batches(plan), _Worker(plan, old, None, effort), effort.workers)
+        )
 
 
 class _Worker:
     """Casts batches of pieces, in one thread or several."""
 
     def __init__(
-        self,
-        plan: ShardPlan,
-        source: Source,
-        output: Output,
-        *,
-        evidence: bool,
-        progress: Progress | None,
+        self, plan: ShardPlan, source: Source, output: Output | None, effort: Effort
     ) -> None:
         self.plan = plan
         self.source = source
         self.output = output
-        self.evidence = evidence
-        self.progress = progress
+        self.effort = effort
 
     def __call__(self, batches: Iterable[list[Piece]]) -> Examiner:
         """Cast every piece of *batches*, and return what rounding did to them."""
-        examiner = Examiner(len(self.plan.tensors))
+        examiner = Examiner(len(self.plan.tensors), errors=self.effort.evidence)
         before = np.empty(PIECE_BYTES, np.uint8)
         after = np.empty(2 * PIECE_BYTES, np.uint8)  # no cast does more than double
         for batch in batches:
@@ -84,9 +106,9 @@ class _Worker:
                 self.source.read(content.data, self.plan.source.size + piece.source_position)
                 if piece.run.source is not piece.run.target:
                     content = self._cast(piece, content, after, examiner)
-                self.output.write(content.data, len(self.plan.head) + piece.out_position)
-            if self.progress is not None:
-                self.progress(sum(piece.source_bytes for piece in batch))
+                if self.output is not None:
+                    self.output.write(content.data, len(self.plan.head) + piece.out_position)
+            self.effort.advance(sum(piece.source_bytes for piece in batch))
         return examiner
 
     def _cast(self, piece: Piece, content: Array, room: Array, examiner: Examiner) -> Array:
@@ -95,7 +117,7 @@ class _Worker:
         dtype = NUMPY_DTYPES[piece.run.target]
         cast = room[: len(values) * dtype.itemsize].view(dtype)
         kernel(piece.run.source, piece.run.target)(values, cast)
-        if self.evidence:
+        if not piece.run.target.holds(piece.run.source):
             examiner.examine(values, cast, *piece.tensors())
         return cast.view(np.uint8)
 
@@ -117,10 +139,11 @@ def _evidence(plan: ShardPlan, examiners: list[Examiner]) -> tuple[Evidence, ...
         whole.lossless.tolist(),
         whole.largest_error.tolist(),
         whole.overflowed.tolist(),
+        whole.largest_overflow.tolist(),
         strict=True,
     )
     return tuple(
-        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, lossless, error, overflowed)
-        for tensor, lossless, error, overflowed in found
+        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, *values)
+        for tensor, *values in found
         if tensor.changes
     )

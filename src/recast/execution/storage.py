@@ -23,6 +23,8 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
+_UNTOUCHED = "run again once nothing writes to it"
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -41,11 +43,20 @@ class Source:
     is truncated meanwhile, or a disk that fails, is an error instead of a SIGBUS.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open *path*. Raises StorageError."""
+    def __init__(self, path: Path, size: int, modified: int) -> None:
+        """Open *path*, which had *size* bytes and this time in ns when its header was read.
+
+        Raises StorageError, also if that is no longer so.
+        """
         self.path = path
+        self._known = (size, modified)
         with naming(path):
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.check_unchanged()
+        except StorageError:
+            os.close(self._descriptor)
+            raise
 
     def __enter__(self) -> Self:
         """Return the open file."""
@@ -60,6 +71,16 @@ class Source:
         """The file's permission bits."""
         return stat.S_IMODE(os.fstat(self._descriptor).st_mode)
 
+    def check_unchanged(self) -> None:
+        """Raise StorageError if the file is no longer the one whose header was read."""
+        with naming(self.path):
+            opened, named = os.fstat(self._descriptor), self.path.stat()
+        if not os.path.samestat(opened, named) or self._known != (
+            opened.st_size,
+            opened.st_mtime_ns,
+        ):
+            raise StorageError(str(self.path), "was changed while recast read it", _UNTOUCHED)
+
     def read(self, window: memoryview, position: int) -> None:
         """Fill *window*, flat bytes, from *position* on. Raises StorageError."""
         while window:
@@ -67,9 +88,7 @@ class Source:
                 count = os.preadv(self._descriptor, [window], position)
             if count == 0:
                 raise StorageError(
-                    str(self.path),
-                    f"ends at byte {position}, before its header says",
-                    "it was changed while recast read it: run again once nothing writes to it",
+                    str(self.path), f"ends at byte {position}, before its header says", _UNTOUCHED
                 )
             window, position = window[count:], position + count
 
@@ -109,10 +128,15 @@ class Output:
                 count = os.pwrite(self._descriptor, content, position)
             content, position = content[count:], position + count
 
-    def finish(self) -> None:
-        """Give the file its permission bits and make it durable. Raises StorageError."""
+    def finish(self, modified: int | None = None) -> None:
+        """Give the file its permission bits and this time in ns, and make it durable.
+
+        Raises StorageError.
+        """
         with naming(self.path):
             os.fchmod(self._descriptor, self._mode)
+            if modified is not None:
+                os.utime(self._descriptor, ns=(modified, modified))
             os.fsync(self._descriptor)
 
 

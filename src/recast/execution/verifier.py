@@ -131,7 +131,7 @@ def _compare_shards(
             yield Difference(new.name, name, problem)
         else:
             pairs.append(pair)
-    with Source(_place(before, old)) as source, Source(_place(after, new)) as output:
+    with _opened(before, old) as source, _opened(after, new) as output:
         worker = _Comparer(old, source, new, output, progress)
         results = share(pairs, worker, workers)
     for result in results:
@@ -212,9 +212,10 @@ def _differing(expected: Array, stored: Array, dtype: Dtype) -> Array:
     return np.flatnonzero(unlike)
 
 
-def _place(checkpoint: Checkpoint, shard: Shard) -> Path:
-    """Return where a shard lies."""
-    return checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
+def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:
+    """Return a shard, open for reading."""
+    path = checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
+    return Source(path, shard.size, shard.modified)
 
 
 def _compare_texts(before: Checkpoint, after: Checkpoint) -> list[Difference]:

@@ -29,10 +29,17 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One weights file and its header."""
+    """One weights file.
+
+    Attributes:
+        name: its path relative to the checkpoint, with "/".
+        header: what it says of its tensors.
+        modified: when it was last modified, in ns since 1970.
+    """
 
     name: str
     header: Header = field(repr=False)
+    modified: int = 0
 
     @property
     def size(self) -> int:

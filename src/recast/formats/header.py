@@ -45,11 +45,13 @@ class Header:
         size: the bytes before the first tensor's data, length prefix included.
         tensors: by name, in the order of their data.
         metadata: the strings under ``__metadata__``, sorted by key; None if absent.
+        digest: of the header's bytes, as they stand in the file.
     """
 
     size: int
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] | None
+    digest: str = ""
 
     @property
     def data_size(self) -> int:

@@ -12,6 +12,7 @@ _TRAINER_STATE = re.compile(
 )
 _NESTED_CHECKPOINT = re.compile(r"checkpoint-\d+/.*")
 _UNSEEN = re.compile(r"(\.cache/huggingface|\.git)/.*")
+_UNFINISHED = re.compile(r"\.recast/.*")
 _AS_PUBLISHED = re.compile(r"(.*/)?original/.*")
 
 
@@ -25,6 +26,7 @@ class Role(StrEnum):
     TRAINER_STATE = "trainer state"
     NESTED_CHECKPOINT = "a checkpoint of its own"
     CACHE = "download cache"
+    UNFINISHED = "an unfinished conversion"
     SPECIAL = "no regular file"
 
     @property
@@ -33,7 +35,9 @@ class Role(StrEnum):
         return self in _LEFT_OUT
 
 
-_LEFT_OUT = frozenset({Role.TRAINER_STATE, Role.NESTED_CHECKPOINT, Role.CACHE, Role.SPECIAL})
+_LEFT_OUT = frozenset(
+    {Role.TRAINER_STATE, Role.NESTED_CHECKPOINT, Role.CACHE, Role.UNFINISHED, Role.SPECIAL}
+)
 
 
 def role(name: str) -> Role:
@@ -42,6 +46,7 @@ def role(name: str) -> Role:
         (_TRAINER_STATE, Role.TRAINER_STATE),
         (_NESTED_CHECKPOINT, Role.NESTED_CHECKPOINT),
         (_UNSEEN, Role.CACHE),
+        (_UNFINISHED, Role.UNFINISHED),
     ):
         if pattern.fullmatch(name):
             return left_out

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 from recast.dtypes import Dtype
@@ -29,6 +30,11 @@ class TensorPlan:
         return self.dtype is not self.source.dtype
 
     @property
+    def narrows(self) -> bool:
+        """Whether values may change: the new dtype cannot hold all of the old one's."""
+        return not self.dtype.holds(self.source.dtype)
+
+    @property
     def nbytes(self) -> int:
         """The bytes of the tensor's data once it is written."""
         if self.dtype is self.source.dtype:
@@ -46,6 +52,7 @@ class ShardPlan:
         tensors: in the order in which they will be written.
         data_size: the bytes of all of them, once written.
         head: the bytes that will stand before their data; empty if the file is copied.
+        modified: when the file was last modified, in ns since 1970.
     """
 
     name: str
@@ -53,6 +60,7 @@ class ShardPlan:
     tensors: tuple[TensorPlan, ...] = field(repr=False)
     data_size: int
     head: bytes = field(repr=False)
+    modified: int = 0
 
     @property
     def changes(self) -> bool:
@@ -125,6 +133,29 @@ class Plan:
         """Whether the output would differ from the source in any byte."""
         return bool(self.documents) or any(shard.changes for shard in self.shards)
 
+    def source_of(self, name: str) -> Path:
+        """Return where the file *name* of the checkpoint lies."""
+        path = self.checkpoint.path
+        return path if self.checkpoint.is_file else path / name
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether values may change, so that one has to look at them to know."""
+        return any(tensor.narrows for shard in self.shards for tensor in shard.tensors)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs for plans that write anything else, or from anything else."""
+        digest = sha256(f"{self.checkpoint.path.resolve()} {self.policy.fingerprint}".encode())
+        for shard in self.shards:
+            digest.update(f"{shard.name} {shard.size_before} {shard.modified}".encode())
+            digest.update(shard.source.digest.encode() + shard.head)
+        for document in self.documents:
+            digest.update(f"{document.name} {document.text}".encode())
+        for file in self.copies:
+            digest.update(f"{file.name} {file.size}".encode())
+        return digest.hexdigest()
+
     @property
     def default_target(self) -> Path:
         """Where the output goes unless the user says otherwise: beside the source."""
@@ -169,7 +200,7 @@ def make_plan(checkpoint: Checkpoint, policy: Policy) -> Plan:
     Raises RefusedError if the checkpoint is quantized, CheckpointError if anything else
     about it must be settled first.
     """
-    refuse_blocked(findings(checkpoint))
+    refuse_blocked(each for each in findings(checkpoint) if each.name not in policy.allow)
     shards = tuple(
         _plan_shard(shard, policy.decider(_model_type(checkpoint, shard)))
         for shard in checkpoint.shards
@@ -207,7 +238,8 @@ def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:
     if metadata != shard.header.metadata or any(tensor.changes for tensor in tensors):
         layout = ((each.name, each.dtype, each.source.shape, each.nbytes) for each in tensors)
         head = header.encode(layout, dict(sorted(metadata.items())))
-    return ShardPlan(shard.name, shard.header, tensors, sum(each.nbytes for each in tensors), head)
+    size = sum(each.nbytes for each in tensors)
+    return ShardPlan(shard.name, shard.header, tensors, size, head, shard.modified)
 
 
 def _plan_documents(

@@ -9,6 +9,8 @@ from recast.dtypes import Dtype
 from recast.formats.header import TensorInfo
 from recast.planning import keep_rules
 
+OVERFLOW = "overflow"  # the name by which finite values that become infinite are allowed
+
 
 class Kind(StrEnum):
     """The kinds of reason for a tensor's dtype."""
@@ -57,11 +59,20 @@ class Policy:
         target: the dtype of every floating tensor that is not kept.
         keep: patterns (``*.norm.weight``) of tensor names to leave as they are.
         keep_rules: whether tensors known to need fp32 stay as they are.
+        lossless: whether to refuse if any value would change.
+        allow: what does not stop the conversion: names of findings, or "overflow".
     """
 
     target: Dtype
     keep: tuple[str, ...] = ()
     keep_rules: bool = True
+    lossless: bool = False
+    allow: frozenset[str] = frozenset()
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that differs for policies that may decide differently."""
+        return f"{self.target} {self.keep} {self.keep_rules}"
 
     def decider(self, model_type: str | None) -> Decide:
         """Return the function that decides for each tensor of a *model_type* model."""

@@ -26,12 +26,18 @@ class Conversion:
         target: where the result lies; None if there was nothing to do.
         shards: the weights files that were written anew.
         seconds: how long it took, from the first byte to the last rename.
+        resumed: how many of the shards a run that was killed had left complete.
+        discarded: whether a run that was killed had left parts of another plan.
+        found: whether *target* was there already, made from this very source by this plan.
     """
 
     plan: Plan = field(repr=False)
     target: Path | None
     shards: tuple[ShardConversion, ...]
     seconds: float
+    resumed: int = 0
+    discarded: bool = False
+    found: bool = False
 
     @property
     def evidence(self) -> Iterator[Evidence]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recast.dtypes import Dtype
+from recast.errors import RefusedError
+from recast.planning.policy import OVERFLOW, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Evidence:
         largest_error: the largest absolute difference between a value and its cast, over
             the values that stayed finite; 0.0 if lossless.
         overflowed: how many finite values became infinite.
+        largest_overflow: the largest magnitude among these; 0.0 if there are none.
     """
 
     name: str
@@ -26,6 +29,7 @@ class Evidence:
     lossless: bool
     largest_error: float
     overflowed: int
+    largest_overflow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +68,23 @@ def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
             default=None,
         ),
     )
+
+
+def refuse_loss(shard: str, evidence: Iterable[Evidence], policy: Policy) -> None:
+    """Raise RefusedError, naming the worst tensor, if *policy* forbids what a cast has lost."""
+    for each in sorted(evidence, key=lambda each: -each.overflowed):
+        name = f"tensor {each.name!r}"
+        if each.overflowed and OVERFLOW not in policy.allow:
+            raise RefusedError(
+                shard,
+                f"{name}: {each.overflowed:,} finite values, the largest of them "
+                f"{each.largest_overflow:.6g}, would become infinite in {each.dtype.torch_name}",
+                f"keep it (--keep {each.name}), or accept it (--allow {OVERFLOW})",
+            )
+        if not each.lossless and policy.lossless:
+            raise RefusedError(
+                shard,
+                f"{name} would lose values in {each.dtype.torch_name}: the largest error "
+                f"is {each.largest_error:.3g}",
+                f"keep it (--keep {each.name}), or convert without --lossless",
+            )

@@ -1,0 +1,103 @@
+"""A plan → its own source, whose files are replaced one by one, each when its successor is done.
+
+At every instant the folder is a checkpoint that loads, whose tensors hold the old or the new
+bits: the index says which shard holds a tensor, and not in which dtype.
+"""
+
+from recast.errors import RecastError, RefusedError
+from recast.execution.anew import Written, workplace_beside, write_documents
+from recast.execution.shard import Effort, convert_shard, scan_shard
+from recast.execution.target import check_space
+from recast.execution.workplace import Workplace, workplace
+from recast.planning.planner import Plan
+from recast.planning.policy import OVERFLOW
+from recast.reports.conversion import ShardConversion
+from recast.reports.evidence import refuse_loss
+
+_WORKPLACE = ".recast"
+
+
+def write_in_place(plan: Plan, effort: Effort) -> Written:
+    """Carry out *plan* on its own source.
+
+    Raises RefusedError if a file to be replaced is a link, if values would be lost, or if
+    another conversion was begun here and not finished; nothing has been replaced then.
+    """
+    _refuse_links(plan)
+    path = plan.checkpoint.path
+    with workplace(workplace_in(plan), path) as work:
+        try:
+            _refuse_mixture(plan, work)
+            # One shard at a time lies here twice.
+            check_space(
+                max((shard.size for shard in plan.shards if shard.changes), default=0), path
+            )
+            _scan(plan, effort)
+            work.begin(plan)
+        except BaseException:
+            if not work.left:
+                work.remove()
+            raise
+        shards = _replace(plan, work, effort)
+        work.remove()
+    return Written(shards, 0, discarded=False)
+
+
+def workplace_in(plan: Plan) -> Path:
+    """Return where the successors of a checkpoint's files are prepared."""
+    path = plan.checkpoint.path
+    return workplace_beside(path) if plan.checkpoint.is_file else path / _WORKPLACE
+
+
+def _replace(plan: Plan, work: Workplace, effort: Effort) -> tuple[ShardConversion, ...]:
+    """Replace what changes: shards, then configs, then indexes."""
+    changing = [shard for shard in plan.shards if shard.changes]
+    done: list[ShardConversion] = []
+    try:
+        for shard in changing:
+            place = plan.source_of(shard.name)
+            done.append(convert_shard(shard, place, place, work.folder, effort))
+        write_documents(plan, plan.checkpoint.path, work.folder)
+    except RecastError as error:
+        if not done and not work.left:
+            work.remove()
+            raise
+        # The journal stays: it says with which options to go on.
+        rest = f"then run the same command again: {len(done)} of {len(changing)} shards are done"
+        remedy = f"{error.remedy}, {rest}" if error.remedy else rest
+        raise type(error)(error.subject, error.problem, remedy) from error
+    return tuple(done)
+
+
+def _refuse_links(plan: Plan) -> None:
+    """Refuse to replace links: what they lead to may serve others, as in the Hub's cache."""
+    changing = [shard.name for shard in plan.shards if shard.changes]
+    for name in (*changing, *(document.name for document in plan.documents)):
+        place = plan.source_of(name)
+        if place.is_symlink():
+            raise RefusedError(
+                str(place),
+                f"is a link to {place.readlink()}, which is never written to",
+                "convert into a new folder with -o",
+            )
+
+
+def _refuse_mixture(plan: Plan, work: Workplace) -> None:
+    """Refuse to begin where another conversion was begun: some tensors are rounded already."""
+    if work.left and work.left.get("wish") != plan.policy.fingerprint:
+        raise RefusedError(
+            str(plan.checkpoint.path),
+            f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
+            "made with other options",
+            f"finish it with those, or delete {work.folder} to go on from what is there",
+        )
+
+
+def _scan(plan: Plan, effort: Effort) -> None:
+    """Look at every value before the first is replaced. Raises RefusedError if any is lost."""
+    if OVERFLOW in plan.policy.allow and not plan.policy.lossless:
+        return
+    for shard in plan.shards:
+        if any(tensor.narrows for tensor in shard.tensors):
+            found = scan_shard(shard, plan.source_of(shard.name), effort)
+            refuse_loss(shard.name, found, plan.policy)

@@ -1,0 +1,103 @@
+"""Whether a place can take the output, before a byte is written."""
+
+import os
+import shutil
+from pathlib import Path
+
+from recast.errors import TargetError
+from recast.execution.publish import is_copied
+from recast.execution.reader import hub_blobs
+from recast.execution.storage import naming
+from recast.planning.planner import Plan, ShardPlan
+
+
+def check_target(plan: Plan, target: Path) -> None:
+    """Refuse a target that is taken or in the way, before a byte is written.
+
+    Raises TargetError.
+    """
+    other = "choose another folder with -o"
+    try:
+        source, path = plan.checkpoint.path.resolve(), target.resolve()
+    except RuntimeError:  # as Python up to 3.12 calls it
+        raise TargetError(str(target), "is a link to itself", other) from None
+    if path == source:
+        raise TargetError(str(target), "is the source itself", other)
+    if path.is_relative_to(source):
+        raise TargetError(str(target), "lies inside the source", other)
+    if source.is_relative_to(path):
+        raise TargetError(str(target), "holds the source", other)
+    if hub_blobs(path) is not None:
+        raise TargetError(str(target), "lies in a Hub cache, which recast only reads", other)
+    if plan.checkpoint.is_file and target.suffix != ".safetensors":
+        raise TargetError(
+            str(target), "is no name for one weights file", "let it end in .safetensors"
+        )
+    with naming(target):
+        if os.path.lexists(target):
+            if plan.checkpoint.is_file or not target.is_dir() or any(target.iterdir()):
+                raise TargetError(str(target), "is there already", f"delete it, or {other}")
+            if target.is_mount() or target.samefile(Path.cwd()):
+                raise TargetError(
+                    str(target),
+                    "is a mount point or the current folder, which the result cannot replace",
+                    "name a new folder in it",
+                )
+
+
+def is_finished(plan: Plan, target: Path) -> bool:
+    """Whether *target* is what *plan* makes already, judged by names, headers, sizes and times.
+
+    Files have the time of their source, converted ones too, so that a source that was trained
+    further is not mistaken for the one that *target* was made from.
+    """
+    if plan.checkpoint.is_file:
+        return _is_shard(target, plan.shards[0])
+    if {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()} != {
+        file.name for file in plan.files
+    }:
+        return False
+    return (
+        all(_is_shard(target / shard.name, shard) for shard in plan.shards)
+        and all(_holds(target / each.name, each.text.encode()) for each in plan.documents)
+        and all(_is_copy(plan.source_of(file.name), target / file.name) for file in plan.copies)
+    )
+
+
+def _is_shard(path: Path, shard: ShardPlan) -> bool:
+    """Whether *path* is what *shard* becomes, judged by its size, its time and its header."""
+    return is_copied(path, shard.size, shard.modified) and _begins_with(path, shard.head)
+
+
+def _is_copy(source: Path, path: Path) -> bool:
+    """Whether *path* is a copy of *source*, judged by its size and its time."""
+    with naming(source):
+        status = source.stat()
+    return is_copied(path, status.st_size, status.st_mtime_ns)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether *path* is a file of this content."""
+    with naming(path):
+        return path.stat().st_size == len(content) and _begins_with(path, content)
+
+
+def _begins_with(path: Path, content: bytes) -> bool:
+    """Whether the first bytes of a file are *content*."""
+    with naming(path), path.open("rb") as file:
+        return file.read(len(content)) == content
+
+
+def check_space(needed: int, target: Path) -> None:
+    """Raise TargetError unless *needed* bytes are free where *target* will lie."""
+    with naming(target):
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise TargetError(str(folder), "is not a folder", "choose another place with -o")
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise TargetError(
+            str(target),
+            f"needs {needed:,} bytes, but only {free:,} are free there",
+            "free some space, or write elsewhere with -o",
+        )

@@ -12,8 +12,8 @@ from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort, Progress
 from recast.execution.target import check_target, is_finished
-from recast.execution.workplace import tidy
 from recast.execution.workers import default_workers
+from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy

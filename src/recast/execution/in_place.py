@@ -4,6 +4,8 @@ At every instant the folder is a checkpoint that loads, whose tensors hold the o
 bits: the index says which shard holds a tensor, and not in which dtype.
 """
 
+from pathlib import Path
+
 from recast.errors import RecastError, RefusedError
 from recast.execution.anew import Written, workplace_beside, write_documents
 from recast.execution.shard import Effort, convert_shard, scan_shard

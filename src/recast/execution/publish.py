@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from recast.errors import StorageError
 from recast.execution.storage import Output, naming, sync_folder
 
 
@@ -45,9 +47,8 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
     A copy that is there already, of the same size and time, is left alone.
     """
     with naming(source):
-        status = source.stat()
         source.open("rb").close()  # so that what cannot be read is not blamed on the copy
-    if is_copied(path, status.st_size, status.st_mtime_ns):
+    if is_copied(path, *_look(source)):
         return
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +62,17 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+    if not is_copied(path, *_look(source)):
+        raise StorageError(
+            str(source), "was changed while recast copied it", "run again once nothing writes to it"
+        )
+
+
+def _look(path: Path) -> tuple[int, int]:
+    """Return the size of a file in bytes, and its time in ns."""
+    with naming(path):
+        status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def is_copied(path: Path, size: int, modified: int) -> bool:
@@ -73,7 +85,7 @@ def is_copied(path: Path, size: int, modified: int) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    return path.is_file() and (status.st_size, status.st_mtime_ns) == (size, modified)
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (size, modified)
 
 
 @contextmanager
@@ -83,6 +95,8 @@ def making(path: Path) -> Iterator[None]:
         made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(parents=True, exist_ok=True)
     try:
+        for folder in made:
+            sync_folder(folder.parent)
         yield
     finally:
         with suppress(OSError):  # it holds something
@@ -96,7 +110,12 @@ def publish(result: Path, target: Path, *, is_file: bool) -> None:
         if is_file:
             (result / target.name).rename(target)
         else:
-            for folder, _, _ in os.walk(result):
+            for folder, _, _ in os.walk(result, onerror=_fail):
                 sync_folder(Path(folder))
             result.rename(target)
     sync_folder(target.parent)
+
+
+def _fail(error: OSError) -> None:
+    """Raise what `os.walk` would pass over."""
+    raise error

@@ -53,9 +53,11 @@ def is_finished(plan: Plan, target: Path) -> bool:
     """
     if plan.checkpoint.is_file:
         return _is_shard(target, plan.shards[0])
-    if {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()} != {
-        file.name for file in plan.files
-    }:
+    with naming(target):
+        found = {
+            path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()
+        }
+    if found != {file.name for file in plan.files}:
         return False
     return (
         all(_is_shard(target / shard.name, shard) for shard in plan.shards)

@@ -24,7 +24,8 @@ _HELP = """Say in which dtype a checkpoint is stored, and rewrite it in another.
 
 PATH is a checkpoint's folder or one .safetensors file. Without options: what is stored, what
 is claimed, what is wrong. With --to: convert PATH, into PATH-bf16 beside it or into DIR. PATH
-itself is never written to.
+itself is never written to, except with --in-place. What was interrupted goes on when the same
+command is run again.
 
 \b
 recast ./ckpt                          inspect
@@ -43,10 +44,13 @@ class Arguments:
 
     to: str | None
     out: Path | None
+    in_place: bool
     dry_run: bool
     against: Path | None
     keep: tuple[str, ...]
     keep_rules: bool
+    lossless: bool
+    allow: tuple[str, ...]
     workers: int | None
     as_json: bool
     quiet: bool
@@ -75,12 +79,20 @@ class _Interrupted(BaseException):
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--to", metavar="DTYPE", help="Convert to bf16, fp16 or fp32.")
 @click.option("-o", "--out", type=_PATH, metavar="DIR", help="Write the result to DIR.")
+@click.option("--in-place", is_flag=True, help="Replace the files of PATH itself, one by one.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
 @click.option(
     "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
 )
 @click.option("--no-keep-rules", is_flag=True, help="Cast even tensors known to need fp32.")
+@click.option("--lossless", is_flag=True, help="Fail if any value would change.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAME",
+    help="Go on in spite of this: overflow, or a finding's name (repeatable).",
+)
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
@@ -122,8 +134,10 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif arguments.out or arguments.dry_run or arguments.keep or not arguments.keep_rules:
-        raise click.UsageError("-o, -n, --keep and --no-keep-rules go with --to")
+    elif given := _given(arguments):
+        raise click.UsageError(f"{given} goes with --to")
+    if arguments.in_place and arguments.out:
+        raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
     if arguments.against is not None and arguments.to is not None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
     if len(paths) > 1 and (arguments.out or arguments.against):
@@ -133,6 +147,20 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
     if arguments.to is None:
         return _inspect
     return _plan if arguments.dry_run else _convert
+
+
+def _given(arguments: Arguments) -> str | None:
+    """Return the first option in *arguments* that means nothing without --to, if any."""
+    needed = {
+        "-o": arguments.out,
+        "--in-place": arguments.in_place,
+        "-n": arguments.dry_run,
+        "--keep": arguments.keep,
+        "--no-keep-rules": not arguments.keep_rules,
+        "--lossless": arguments.lossless,
+        "--allow": arguments.allow,
+    }
+    return next((option for option, value in needed.items() if value), None)
 
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:
@@ -153,22 +181,33 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
     checkpoint = _checkpoint(path)
     with _naming_files_of(path):
         return recast.plan(
-            checkpoint, arguments.to, keep=arguments.keep, keep_rules=arguments.keep_rules
+            checkpoint,
+            arguments.to,
+            keep=arguments.keep,
+            keep_rules=arguments.keep_rules,
+            lossless=arguments.lossless,
+            allow=arguments.allow,
         )
 
 
 def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
-    target = arguments.out or plan.default_target
+    target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
     return Answer(text.plan(plan, target), documents.plan_document(plan, target))
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
     """Convert, and say what was done."""
     plan = _planned(path, arguments)
-    with _progress(path, plan.size_before, arguments) as progress:
-        done = recast.convert(plan, out=arguments.out, workers=arguments.workers, progress=progress)
+    with _naming_files_of(path), _progress(path, plan.size_before, arguments) as progress:
+        done = recast.convert(
+            plan,
+            out=arguments.out,
+            in_place=arguments.in_place,
+            workers=arguments.workers,
+            progress=progress,
+        )
     return Answer(text.conversion(done), documents.conversion(done))
 
 
@@ -189,7 +228,7 @@ def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
     path = Path(checkpoint)
     try:
         yield
-    except recast.RecastError as error:
+    except (recast.CheckpointError, recast.RefusedError) as error:  # others name paths anyway
         subject = Path(error.subject)
         if subject == path or path in subject.parents:
             raise
@@ -232,7 +271,7 @@ def main() -> NoReturn:
     try:
         command.main()
     except _Interrupted as interrupted:
-        click.echo("recast: interrupted", err=True)
+        click.echo("recast: interrupted; run the same command again to go on", err=True)
         sys.exit(128 + interrupted.number)  # as shells have it
     except OSError as error:  # such as a full disk, to which the output was redirected
         click.echo(f"recast: {error.filename or 'output'}: {error.strerror}", err=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from recast.errors import RecastError
 from recast.execution.publish import copy_file, is_copied, making, publish, write_file
 from recast.execution.shard import Effort, convert_shard
+from recast.execution.storage import naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
 from recast.planning.planner import Plan, ShardPlan
@@ -37,10 +38,11 @@ def write_anew(plan: Plan, target: Path, effort: Effort) -> Written:
     target = target.resolve()  # of a link to an empty folder, that folder is filled
     with making(target.parent), workplace(workplace_beside(target), target) as work:
         try:
-            discarded = work.begin(plan)
-            check_space(plan.size - work.staged_bytes(), target)
-            written = _fill(plan, target, work, effort, discarded=discarded)
-            publish(work.result, target, is_file=plan.checkpoint.is_file)
+            with naming(work.folder):
+                discarded = work.begin(plan)
+                check_space(plan.size - work.staged_bytes(), target)
+                written = _fill(plan, target, work, effort, discarded=discarded)
+                publish(work.result, target, is_file=plan.checkpoint.is_file)
         except RecastError:
             work.remove()
             raise
@@ -74,7 +76,7 @@ def _fill(plan: Plan, target: Path, work: Workplace, effort: Effort, *, discarde
     for name, size in (*unchanged, *((file.name, file.size) for file in plan.copies)):
         copy_file(plan.source_of(name), work.result / name, work.folder)
         effort.advance(size)
-    write_documents(plan, work.result, work.folder)
+    write_documents(plan, work.result, work.folder, effort)
     return Written(tuple(shards), resumed, discarded)
 
 
@@ -85,8 +87,11 @@ def _recalled(work: Workplace, number: int, shard: ShardPlan, path: Path) -> Sha
     return None
 
 
-def write_documents(plan: Plan, folder: Path, scratch: Path) -> None:
+def write_documents(plan: Plan, folder: Path, scratch: Path, effort: Effort) -> None:
     """Write the configs that change, then the indexes."""
     for document in plan.documents:
-        mode = plan.source_of(document.name).stat().st_mode & 0o7777
+        place = plan.source_of(document.name)
+        with naming(place):
+            mode = place.stat().st_mode & 0o7777
         write_file(folder / document.name, document.text.encode(), mode, scratch)
+        effort.advance(document.size_before)

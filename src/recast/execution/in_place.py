@@ -59,7 +59,7 @@ def _replace(plan: Plan, work: Workplace, effort: Effort) -> tuple[ShardConversi
         for shard in changing:
             place = plan.source_of(shard.name)
             done.append(convert_shard(shard, place, place, work.folder, effort))
-        write_documents(plan, plan.checkpoint.path, work.folder)
+        write_documents(plan, plan.checkpoint.path, work.folder, effort)
     except RecastError as error:
         if not done and not work.left:
             work.remove()

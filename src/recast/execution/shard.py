@@ -69,7 +69,7 @@ def convert_shard(
         new.write(plan.head, 0)
         effort.advance(plan.source.size)
         examiners = share(batches(plan), _Worker(plan, old, new, effort), effort.workers)
-        new.finish(modified=None if target == source else plan.modified)
+        new.finish(modified=None if target == source else plan.modified, keep_cached=old.was_cached)
         _check(plan, new.path)
         old.check_unchanged()
     return ShardConversion(plan.name, plan.size, _evidence(plan, examiners))
@@ -101,6 +101,7 @@ class _Worker:
         before = np.empty(PIECE_BYTES, np.uint8)
         after = np.empty(2 * PIECE_BYTES, np.uint8)  # no cast does more than double
         for batch in batches:
+            self._announce(batch)
             for piece in batch:
                 content = before[: piece.source_bytes]
                 self.source.read(content.data, self.plan.source.size + piece.source_position)
@@ -108,8 +109,21 @@ class _Worker:
                     content = self._cast(piece, content, after, examiner)
                 if self.output is not None:
                     self.output.write(content.data, len(self.plan.head) + piece.out_position)
+            if self.output is not None:
+                begin, end = batch[0].out_position, batch[-1].out_position
+                self.output.write_back(len(self.plan.head) + begin, end - begin)
             self.effort.advance(sum(piece.source_bytes for piece in batch))
         return examiner
+
+    def _announce(self, batch: list[Piece]) -> None:
+        """Let the source be fetched as far as *batch* goes, in as few requests as its runs."""
+        first = batch[0]
+        for piece, following in zip(batch, (*batch[1:], None), strict=True):
+            if following is None or following.run is not first.run:
+                begin = first.source_position
+                size = piece.source_position + piece.source_bytes - begin
+                self.source.expect(self.plan.source.size + begin, size)
+                first = following or first
 
     def _cast(self, piece: Piece, content: Array, room: Array, examiner: Examiner) -> Array:
         """Return the bytes of *piece* in its new dtype, which lie in *room*."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from recast.errors import StorageError
+from recast.execution.page_cache import fetch, forget, is_cached
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere with -o",
@@ -57,6 +58,7 @@ class Source:
         except StorageError:
             os.close(self._descriptor)
             raise
+        self.was_cached = is_cached(self._descriptor, size)
 
     def __enter__(self) -> Self:
         """Return the open file."""
@@ -90,7 +92,14 @@ class Source:
                 raise StorageError(
                     str(self.path), f"ends at byte {position}, before its header says", _UNTOUCHED
                 )
+            if not self.was_cached:
+                forget(self._descriptor, position, count)
             window, position = window[count:], position + count
+
+    def expect(self, position: int, size: int) -> None:
+        """Say that these bytes will be read next, so that a disk can begin to fetch them."""
+        if not self.was_cached:
+            fetch(self._descriptor, position, size)
 
 
 class Output:
@@ -128,16 +137,22 @@ class Output:
                 count = os.pwrite(self._descriptor, content, position)
             content, position = content[count:], position + count
 
-    def finish(self, modified: int | None = None) -> None:
+    def write_back(self, position: int, size: int) -> None:
+        """Let the disk begin to write these bytes, so that little is left to do at the end."""
+        forget(self._descriptor, position, size)  # what is not on the disk yet is first sent there
+
+    def finish(self, modified: int | None = None, *, keep_cached: bool = True) -> None:
         """Give the file its permission bits and this time in ns, and make it durable.
 
-        Raises StorageError.
+        Unless *keep_cached*, it leaves the page cache. Raises StorageError.
         """
         with naming(self.path):
             os.fchmod(self._descriptor, self._mode)
             if modified is not None:
                 os.utime(self._descriptor, ns=(modified, modified))
             os.fsync(self._descriptor)
+        if not keep_cached:
+            forget(self._descriptor, 0, 0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,9 +10,9 @@ _TRAINER_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin|pth)|rng_state(_\d+)?\.pth"
     r"|(optimizer_\d+|global_step\d+|pytorch_model_fsdp_\d+)/.*"
 )
-_NESTED_CHECKPOINT = re.compile(r"checkpoint-\d+/.*")
+_NESTED_CHECKPOINT = re.compile(r"checkpoint-\d+(-[^/]+)?/.*")  # also what one was recast to
 _UNSEEN = re.compile(r"(\.cache/huggingface|\.git)/.*")
-_UNFINISHED = re.compile(r"\.recast/.*")
+_UNFINISHED = re.compile(r"(.*/)?(\.[^/]+)?\.recast/.*")
 _AS_PUBLISHED = re.compile(r"(.*/)?original/.*")
 
 

@@ -250,7 +250,7 @@ def _plan_documents(
     texts = [(each.name, each.text, each.retold(target)) for each in checkpoint.configs.values()]
     for weights in checkpoint.weights:
         if weights.index is not None:
-            total = sum(sizes[shard] for shard in weights.index.shards)
+            total = sum(sizes[shard.name] for shard in weights.shards)
             texts.append((weights.name, weights.index.text, weights.index.retold(total, target)))
     for name, before, after in texts:
         if before != after:

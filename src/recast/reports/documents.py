@@ -98,6 +98,9 @@ def conversion(done: Conversion) -> Document:
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
     return plan_document(done.plan, done.target or done.plan.default_target) | {
         "kind": "conversion",
+        "found": done.found,
+        "resumed_shards": done.resumed,
+        "discarded": done.discarded,
         "seconds": round(done.seconds, 3),
         "evidence": {
             "tensors": total.tensors,
@@ -216,4 +219,5 @@ def _evidence(shard: str, evidence: Evidence) -> Document:
         "lossless": evidence.lossless,
         "largest_error": evidence.largest_error,
         "overflowed_values": evidence.overflowed,
+        "largest_overflow": evidence.largest_overflow,
     }

@@ -186,8 +186,17 @@ def _conversion(done: Conversion) -> Iterator[str]:
     if done.target is None:
         yield _nothing_to_do(made)
         return
+    if done.found:
+        yield f"{done.target}: there already, made from {made.checkpoint.path}; nothing to do"
+        return
     sizes = f"{nbytes(made.size_before)} to {nbytes(made.size)}"
     yield f"{done.target}: {made.policy.target.torch_name}, {sizes} in {done.seconds:.1f} s"
+    if done.discarded:
+        left = "what an unfinished conversion of another source, or with other options, had left"
+        yield from _labelled("discarded", [left])
+    if done.resumed:
+        whole = _count(sum(shard.changes for shard in made.shards), "shard")
+        yield from _labelled("resumed", [f"{done.resumed:,} of {whole} had been converted before"])
     kept = Counter(str(tensor.reason) for _, tensor in made.kept)
     lines = [f"{_count(count, 'tensor')}: {reason}" for reason, count in kept.items()]
     yield from _labelled("kept", _shortened(lines))
@@ -207,9 +216,7 @@ def _rounding(total: EvidenceTotal) -> Iterator[str]:
     if (most := total.most_overflowed) is not None:
         count = _count(total.overflowed, "finite value")
         most_of = "" if most.overflowed == total.overflowed else f", {most.overflowed:,} of them"
-        what = f"{count} became infinite{most_of} in {most.name}"
-        remedy = "convert again, and leave such tensors as they are with --keep GLOB"
-        yield from _labelled("OVERFLOW", [what, remedy])
+        yield from _labelled("OVERFLOW", [f"{count} became infinite{most_of} in {most.name}"])
 
 
 def verification(verdict: Verification) -> str:

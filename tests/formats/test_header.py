@@ -48,7 +48,7 @@ def encoded(kinds: Kinds, metadata: Mapping[str, str] | None) -> bytes:
     return encode(((name, *kinds[name], sizes[name]) for name in names), metadata)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(KINDS, METADATA)
 def test_a_header_is_the_one_that_safetensors_writes(
     kinds: Kinds, metadata: dict[str, str] | None

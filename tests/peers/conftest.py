@@ -163,9 +163,14 @@ class Twins:
         return {tensor.name: str(tensor.reason) for _, tensor in self.conversion.plan.kept}
 
 
-def narrowed(source: Path, dtype: str, loader: Any, resave: str | None = None) -> Twins:
-    """Let recast and transformers narrow *source*."""
-    conversion = recast.convert(source, dtype)
+def narrowed(
+    source: Path, dtype: str, loader: Any, *, resave: str | None = None, allow: str = ""
+) -> Twins:
+    """Let recast, told to *allow* something, and transformers narrow *source*.
+
+    *resave* is the largest shard that transformers shall write.
+    """
+    conversion = recast.convert(source, dtype, allow=[allow] if allow else ())
     cast, loading = loader.from_pretrained(source, dtype=dtype, output_loading_info=True)
     resaved = source.with_name(f"{source.name}-{dtype}-by-transformers")
     cast.save_pretrained(resaved, **({"max_shard_size": resave} if resave else {}))

@@ -101,7 +101,8 @@ def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
         _, done = converted(source, target, workers)
     cast = cast_all(tensors, target)
     found = {
-        each.name: (each.lossless, each.largest_error, each.overflowed) for each in done.evidence
+        each.name: (each.lossless, each.largest_error, each.overflowed, each.largest_overflow)
+        for each in done.evidence
     }
     assert found == {
         name: by_torch(tensor, target)
@@ -114,13 +115,20 @@ def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
 
 
 def test_evidence_can_be_left_out(tmp_path: Path) -> None:
-    """Without evidence the same bytes are written, and nothing is said of them."""
+    """Without evidence the same bytes are written, and of nothing but overflow is anything said."""
     source, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
-    save_shard(source, {"a": torch.randn(9)})
-    plan = recast.plan(source, "bf16").shards[0]
-    done = convert_shard(plan, source, out, effort=Effort(evidence=False))
-    assert done.evidence == ()
-    assert out.read_bytes() == converted(source, Dtype.BF16)[0]
+    tensors = {"a": torch.randn(99), "b": torch.tensor([1 / 3, -1e5, 2e5, torch.inf, torch.nan])}
+    save_shard(source, tensors)
+    for target, overflowed in ((Dtype.F16, {"b": (2, 2e5)}), (Dtype.BF16, {})):
+        expected, _ = converted(source, target)
+        plan = recast.plan(source, target).shards[0]
+        with small_pieces(64, 64):
+            done = convert_shard(plan, source, out, effort=Effort(2, evidence=False))
+        assert out.read_bytes() == expected
+        assert {
+            each.name: (each.overflowed, each.largest_overflow) for each in done.evidence
+        } == overflowed
+        out.unlink()
 
 
 def test_pieces_of_their_real_size(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_the_kernel_may_give_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     content = os.urandom(1000)
     preadv, pwrite = os.preadv, os.pwrite
 
-    def read_some(descriptor: int, buffers: list[memoryview], position: int) -> int:
-        return preadv(descriptor, [buffers[0][:7]], position)
+    def read_some(descriptor: int, buffers: list[memoryview], position: int, *flags: int) -> int:
+        return preadv(descriptor, [buffers[0][:7]], position, *flags)
 
     def write_some(descriptor: int, some: memoryview, position: int) -> int:
         return pwrite(descriptor, some[:7], position)

@@ -90,6 +90,7 @@ def test_what_is_known_to_need_fp32_is_kept(
         ("other-name", Dtype.F16, ["x.router.weight", "x.wo.weight"], []),
         ("two-words", Dtype.F16, ["x.wo.weight"], []),
         ("seen", Dtype.F32, [], ["a.0.bias", "wo.weight"]),
+        ("listed", Dtype.F32, [], ["x.router.weight", "x.wo.weight"]),
     ],
 )
 def test_the_table_is_read_as_it_is_meant(

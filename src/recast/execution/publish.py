@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,7 +74,8 @@ def is_copied(path: Path, size: int, modified: int) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    return path.is_file() and (status.st_size, status.st_mtime_ns) == (size, modified)
+    is_regular = stat.S_ISREG(status.st_mode)
+    return is_regular and (status.st_size, status.st_mtime_ns) == (size, modified)
 
 
 @contextmanager

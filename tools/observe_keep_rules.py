@@ -45,10 +45,20 @@ if TYPE_CHECKING:
 TABLE = Path(__file__).parents[1] / "src/recast/planning/keep_rules.json"
 SOURCE = f"transformers {transformers.__version__}, observed by tools/observe_keep_rules.py"
 NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-TIMEOUT = 90
+TIMEOUT = 120
 """Seconds for one model type. Most take less than one."""
 WIDTH = 100
 """Columns of the table's text."""
+
+VARIANTS: dict[str, tiny_models.Settings] = {
+    "blip-2": {"qformer_config": {"use_qformer_text_input": True}},
+}
+"""By model type: settings, not the default ones, that bring more tensors that are kept."""
+
+MISNAMED = {
+    "kimi_k25": ("language_model.model.blocks.", "language_model.model.layers."),
+}
+"""By model type: a prefix that transformers writes, and the publisher's, which it reads too."""
 
 Table: TypeAlias = dict[str, Any]
 
@@ -91,11 +101,12 @@ def observe(model_type: str) -> Observation:
     observation = observe_class(model_type, first)
     if not observation.kept_bf16 and not observation.kept_fp16:
         return observation
+    if model_type in VARIANTS:
+        observation |= observe_class(model_type, first, **VARIANTS[model_type])
     for architecture in others:
-        try:
+        # Some heads need more of their config than its defaults say: those add nothing.
+        with suppress(Exception):
             observation |= observe_class(model_type, architecture)
-        except tiny_models.CannotBuildError:
-            continue  # A head that needs more of its config than the defaults say.
     return observation
 
 
@@ -125,7 +136,9 @@ def _saved(model: PreTrainedModel, folder: Path) -> set[str]:
     """Save *model* in *folder*; return its F32 tensors' names, in the folder and in memory."""
     model.save_pretrained(folder)
     held = {name for name, tensor in model.state_dict().items() if tensor.dtype is torch.float32}
-    return held | float32_names(folder)
+    stored = float32_names(folder)
+    theirs, published = MISNAMED.get(model.config.model_type, ("", ""))
+    return held | stored | {name.replace(theirs, published, 1) for name in stored}
 
 
 def float32_names(folder: Path) -> set[str]:
@@ -262,7 +275,7 @@ def _attempt(model_type: str) -> Result:
         reason = error.reason
     except Exception as error:  # noqa: BLE001  a foreign model may raise anything
         reason = f"cannot be loaded again: {type(error).__name__}: {error}"
-    return re.sub(r"\s+", " ", reason).strip()[:WIDTH]
+    return re.sub(r"\s+", " ", reason).partition(" but it was not found")[0].strip()[:WIDTH]
 
 
 def sweep(

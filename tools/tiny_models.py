@@ -51,7 +51,7 @@ class CannotBuildError(Exception):
     """No tiny model of this type could be built."""
 
     def __init__(self, model_type: str, reason: str) -> None:
-        """Remember which type failed, and why its last attempt did."""
+        """Remember which type failed, and why the smallest config did."""
         super().__init__(model_type, reason)
         self.model_type = model_type
         self.reason = reason
@@ -143,13 +143,38 @@ OVERRIDES: dict[str, Settings] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
     "conditional_detr": _TIMM_BACKBONE,
     "cosmos3_edge_text": {"rope_parameters": {"mrope_section": [4, 2, 2]}},
+    "dab-detr": _TIMM_BACKBONE,
     "dbrx": {"attn_config": {"rope_theta": 1e4}},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
     "deepseek_v4": {"num_hidden_layers": 8},
+    "deformable_detr": _TIMM_BACKBONE,
+    "detr": _TIMM_BACKBONE,
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 64},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "dots3_note_text": {
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_q_lora_rank": 16,
+        "swa_kv_lora_rank": 16,
+        "swa_head_dim": 32,
+        "swa_qk_nope_head_dim": 16,
+        "swa_v_head_dim": 16,
+        "head_dim": 24,
+    },
+    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4], "num_hidden_layers": 2},
+    "electra": {"embedding_size": 32},
+    "emu3": {"vocabulary_map": {"<image>": 3, "<|extra_200|>": 4}},
     "ernie4_5_vl_moe_text": {"rope_parameters": {"mrope_section": [3, 3, 2]}},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
+    "esmfold2": {
+        "single_inputs_size": 131,
+        "atom_encoder": {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 5},
+        "structure_head": {
+            "diffusion_module": {
+                "atom_encoder": {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 5}
+            }
+        },
+    },
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64},
     "fast_vlm": {
         "vision_config": {
@@ -163,6 +188,7 @@ OVERRIDES: dict[str, Settings] = {
     "flint": {"num_hidden_layers": 4},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "gemma3n_text": {"num_hidden_layers": 10, "num_kv_shared_layers": 4, "intermediate_size": 64},
+    "gemma3n_vision": {"model_args": {"channel_multiplier": 0.1}},
     "gemma4_assistant": {
         "text_config": {
             "model_type": "gemma4_text",
@@ -171,6 +197,7 @@ OVERRIDES: dict[str, Settings] = {
         }
     },
     "gemma4_text": {"global_head_dim": 32},
+    "gemma4_unified_text": {"global_head_dim": 32},
     "granite4_vision": {"deepstack_layer_map": [[-1, 0], [-2, 1]], "downsample_rate": "1/2"},
     "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 32},
     "hiera": {"decoder_hidden_size": 32, "decoder_depth": 1, "decoder_num_heads": 2},
@@ -178,56 +205,23 @@ OVERRIDES: dict[str, Settings] = {
     "hunyuan_v1_moe": {"head_dim": 16, "num_experts": 4, "moe_topk": 2},
     "hunyuan_vl_text": {"head_dim": 16},
     "informer": {"prediction_length": 8},
+    "jamba": {"num_hidden_layers": 5},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 16},
+    "mimi": {"vector_quantization_hidden_dimension": 32},
     "ministral": {"head_dim": 16},
     "mllama_text_model": {"num_hidden_layers": 4, "cross_attention_layers": [3]},
     "moonshine_streaming": {"num_key_value_heads": 4},
+    "musicgen": {"decoder": {"hidden_size": 32}},
+    "musicgen_melody": {"decoder": {"hidden_size": 32}},
     "nemotron": {"num_key_value_heads": 4},
-    "perceiver": {"d_latents": 64, "image_size": 8},
-    "pix2struct_text_model": {"initializer_range": 0.02},
-    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 64},
-    "recurrent_gemma": {"num_hidden_layers": 3},
-    "t5gemma2_decoder": {"dropout_rate": 0.0},
-    "t5gemma2_text": {"dropout_rate": 0.0},
-    "time_series_transformer": {"prediction_length": 8},
-    "timm_backbone": {"backbone": "resnet18"},
-    "vitmatte": {
-        "fusion_hidden_sizes": [64, 64, 64, 32],
-        "backbone_config": {"out_features": ["stage2"], "out_indices": [2]},
-    },
-    "dab-detr": _TIMM_BACKBONE,
-    "deformable_detr": _TIMM_BACKBONE,
-    "detr": _TIMM_BACKBONE,
-    "table-transformer": _TIMM_BACKBONE,
-    "dots3_note_text": {
-        "swa_num_attention_heads": 4,
-        "swa_num_key_value_heads": 4,
-        "swa_q_lora_rank": 16,
-        "swa_kv_lora_rank": 16,
-        "swa_head_dim": 32,
-        "swa_qk_nope_head_dim": 16,
-        "swa_v_head_dim": 16,
-        "head_dim": 24,
-    },
-    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4], "num_hidden_layers": 2},
-    "emu3": {"vocabulary_map": {"<image>": 3, "<|extra_200|>": 4}},
-    "esmfold2": {
-        "single_inputs_size": 131,
-        "atom_encoder": {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 5},
-        "structure_head": {
-            "diffusion_module": {
-                "atom_encoder": {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 5}
-            }
-        },
-    },
-    "gemma3n_vision": {"model_args": {"channel_multiplier": 0.1}},
-    "gemma4_unified_text": {"global_head_dim": 32},
-    "pe_video_encoder": {"vision_config": {"model_args": _TIMM_VIT}},
     "pe_audio_video_encoder": {"vision_config": {"model_args": _TIMM_VIT}},
+    "pe_video_encoder": {"vision_config": {"model_args": _TIMM_VIT}},
+    "perceiver": {"d_latents": 64, "image_size": 8},
     "perception_lm": {
         "vision_config": {"architecture": "vit_pe_lang_large_patch14_448", "model_args": _TIMM_VIT}
     },
+    "pix2struct_text_model": {"initializer_range": 0.02},
     "pp_ocrv5_server_det": _INTRACLASS
     | {"scale_factor_list": [1, 2, 4, 8], "kernel_list": [3, 2, 2]},
     "pp_ocrv6_medium_det": _INTRACLASS
@@ -239,14 +233,7 @@ OVERRIDES: dict[str, Settings] = {
         }
     },
     "qwen3_omni_moe": {"talker_config": {"spatial_merge_size": 2}},
-    "sapiens2": {"head_config": {"upsample_out_channels": [32, 32], "conv_out_channels": [32]}},
-    "jamba": {"num_hidden_layers": 5},
-    "mimi": {"vector_quantization_hidden_dimension": 32},
-    "musicgen": {"decoder": {"hidden_size": 32}},
-    "musicgen_melody": {"decoder": {"hidden_size": 32}},
-    "electra": {"embedding_size": 32},
-    "sew": {"hidden_size": 32},
-    "sew-d": {"hidden_size": 32},
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 64},
     "qwen4_exp_text": {
         "eos_token_id": 1,
         "indexer_n_heads": 2,
@@ -258,7 +245,20 @@ OVERRIDES: dict[str, Settings] = {
         "ngram_vocab_size_base": 128,
         "split_ngram_parts": 1,
     },
+    "recurrent_gemma": {"num_hidden_layers": 3},
     "sam3_lite_text_text_model": {"num_hidden_layers": 4},
+    "sapiens2": {"head_config": {"upsample_out_channels": [32, 32], "conv_out_channels": [32]}},
+    "sew": {"hidden_size": 32},
+    "sew-d": {"hidden_size": 32},
+    "t5gemma2_decoder": {"dropout_rate": 0.0},
+    "t5gemma2_text": {"dropout_rate": 0.0},
+    "table-transformer": _TIMM_BACKBONE,
+    "time_series_transformer": {"prediction_length": 8},
+    "timm_backbone": {"backbone": "resnet18"},
+    "vitmatte": {
+        "fusion_hidden_sizes": [64, 64, 64, 32],
+        "backbone_config": {"out_features": ["stage2"], "out_indices": [2]},
+    },
 }
 """By model type (also of a sub-config): what shrinking by name gets wrong."""
 

@@ -100,6 +100,7 @@ MAX = torch.finfo(torch.float32).max
     [
         ([1.0, -2.5, torch.inf, torch.nan], (True, 0.0, 0, 0.0)),
         ([1 + 2**-9, 1.0], (False, 2**-9, 0, 0.0)),
+        ([1.0, 1 + 2**-8], (False, 2**-8, 0, 0.0)),
         ([3.4e38, -MAX, 1.0], (False, 0.0, 2, MAX)),
         ([MAX, 1 + 2**-9, torch.nan, -torch.inf], (False, 2**-9, 1, MAX)),
         ([2.0**-149, -0.0], (False, 2.0**-149, 0, 0.0)),

@@ -122,14 +122,23 @@ def write_laid_out(
     path.write_bytes(len(text).to_bytes(8, "little") + text + content)
 
 
+# What safetensors reserves, and what says that a model is quantized. Hypothesis tries words
+# that it finds in the source, these among them.
+NO_NAMES = ("__metadata__", "SCB", "absmax", "g_idx", "qzeros")
+
+
+# The short ones of the names by which a model is known to be quantized; Hypothesis finds them.
+_OF_QUANTIZED_MODELS = {"SCB", "absmax", "g_idx", "qzeros"}
+
+
 @st.composite
 def state_dicts(draw: st.DrawFn) -> dict[str, torch.Tensor]:
     """Draw tensors of any name, dtype and shape: scalar, empty and odd-sized among them; no NaN."""
     names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-    shapes = st.sampled_from([(), (0,), (1,), (3,), (2, 3), (4, 0), (5, 1, 3), (17,), (40, 7)])
+    shapes = st.sampled_from([(), (0,), (1,), (3,), (2, 3), (4, 0), (5, 1, 3), (16,), (40, 7)])
     kinds = draw(
         st.dictionaries(
-            names.filter(lambda name: name != "__metadata__"),
+            names.filter(lambda name: name not in NO_NAMES),
             st.tuples(st.sampled_from([*TORCH_DTYPES, Dtype.F32, Dtype.F32]), shapes),
             max_size=7,
         )

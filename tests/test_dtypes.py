@@ -124,6 +124,23 @@ def test_kinds_are_torchs(dtype: Dtype) -> None:
     assert dtype.is_packed == (floating and dtype.bits <= 8)
 
 
+@pytest.mark.parametrize("wide", SPELLINGS)
+@pytest.mark.parametrize("narrow", SPELLINGS)
+def test_a_dtype_holds_another_if_casting_to_it_loses_nothing(narrow: Dtype, wide: Dtype) -> None:
+    """Every value, cast by torch and back, has the bits it had; or else some value has not."""
+    dtype = WRITABLE[narrow.value]
+    if narrow.bits == 16:
+        values = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    else:
+        edges = torch.finfo(dtype)
+        values = torch.tensor(
+            [edges.max, edges.tiny, edges.smallest_normal, 1 + edges.eps], dtype=dtype
+        )
+    values = values[~values.isnan()]
+    back = values.to(WRITABLE[wide.value]).to(dtype)
+    assert wide.holds(narrow) == torch.equal(back, values)
+
+
 @pytest.mark.parametrize("dtype", SPELLINGS)
 def test_names_are_torchs(dtype: Dtype) -> None:
     """The torch name is torch's, and both it and the short name lead back to the dtype."""

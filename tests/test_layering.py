@@ -30,8 +30,8 @@ RANKS = (
 
 # All that values and decisions need of the standard library. Nothing in it touches a disk,
 # save what the next two tables say.
-PURE = {"collections", "dataclasses", "enum", "fnmatch", "functools", "itertools", "json", "math"}
-PURE |= {"pathlib", "posixpath", "re", "typing"}
+PURE = {"collections", "dataclasses", "enum", "fnmatch", "functools", "hashlib", "itertools"}
+PURE |= {"json", "math", "pathlib", "posixpath", "re", "typing"}
 # The rules lie beside the module as data.
 ALSO = {"recast.planning.keep_rules": {"importlib"}}
 EFFECTS = {
@@ -40,7 +40,7 @@ EFFECTS = {
     *("absolute", "chmod", "expanduser", "hardlink_to", "mkdir", "readlink", "rename", "rmdir"),
     *("samefile", "scandir", "stat", "symlink_to", "touch", "unlink", "walk"),
 }
-# "." has no name to build another upon, until one asks what it is called.
+# "." has no name to build another upon, and two names may lead to one checkpoint.
 ALLOWED_EFFECTS = {
     "recast.planning.keep_rules": {"read_text"},
     "recast.planning.planner": {"resolve"},

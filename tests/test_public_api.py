@@ -200,6 +200,17 @@ def test_reprs_are_short_and_say_what_it_is(
     assert len(text) < 2000
 
 
+def test_a_long_list_of_differences_does_not_fill_the_screen(
+    hundred: Path, ckpt: Path, values: dict[str, object]
+) -> None:
+    """A verification that does not hold says how much is wrong, and lists it when asked."""
+    verdict = recast.verify(ckpt, against=hundred)
+    assert len(verdict.differences) > 100
+    assert f"holds=False, differences={len(verdict.differences)}" in repr(verdict)
+    assert len(repr(verdict)) < 2000
+    assert "holds=True" in repr(values["Verification"])
+
+
 def test_a_checkpoint_can_be_used_again_and_again(hundred: Path) -> None:
     """What `inspect` returned can be planned, converted and verified instead of its path."""
     checkpoint = recast.inspect(hundred)

@@ -64,8 +64,6 @@ def test_every_fp32_of_interest(target: Dtype) -> None:
     """All upper halves of an fp32 value, with every tie and its neighbours, round as in torch."""
     low = np.array(LOW_HALVES, np.uint32)
     bits = ((EVERY_16_BITS.astype(np.uint32) << 16)[:, None] | low).ravel()
-    some = [0x00000001, 0x007FFFFF, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7F800001]
-    assert np.isin(np.array(some, np.uint32), bits).all()
     assert_like_torch(bits, Dtype.F32, target)
 
 

@@ -45,15 +45,22 @@ def bits_of(tensor: torch.Tensor) -> Array:
     return tensor.contiguous().view(getattr(torch, f"int{tensor.itemsize * 8}")).numpy()
 
 
-def by_torch(tensor: torch.Tensor, target: Dtype) -> tuple[bool, float, int]:
-    """Return whether casting lost nothing, the largest error, and how many values overflowed."""
+def by_torch(tensor: torch.Tensor, target: Dtype) -> tuple[bool, float, int, float]:
+    """Return whether casting loses nothing, the largest error, what overflows, and the largest."""
     before = tensor.double()
     after = tensor.to(TORCH_DTYPES[target]).double()
     overflowed = before.isfinite() & after.isinf()
     unchanged = (before == after) | (before.isnan() & after.isnan())
     errors = (before - after).abs()[before.isfinite() & after.isfinite()]
     largest = errors.max().item() if len(errors) else 0.0
-    return bool(unchanged.all()), largest, int(overflowed.sum())
+    highest = before[overflowed].abs().max().item() if overflowed.any() else 0.0
+    return bool(unchanged.all()), largest, int(overflowed.sum()), highest
+
+
+def gathered(examiner: Examiner) -> list[tuple[bool, float, int, float]]:
+    """Return the same, as far as an examiner has seen it, for each of its tensors."""
+    columns = (examiner.lossless, examiner.largest_error, examiner.overflowed)
+    return list(zip(*columns, examiner.largest_overflow, strict=True))
 
 
 @pytest.mark.parametrize(("source", "target"), CASTS)
@@ -82,30 +89,43 @@ def test_evidence_is_what_torch_finds(source: Dtype, target: Dtype, data: st.Dat
     total, *others = examiners
     for other in others:
         total.merge(other)
-    found = list(zip(total.lossless, total.largest_error, total.overflowed, strict=True))
-    assert found == [*(by_torch(tensor, target) for tensor in drawn), (True, 0.0, 0)]
+    assert gathered(total) == [*(by_torch(tensor, target) for tensor in drawn), (True, 0.0, 0, 0.0)]
+
+
+MAX = torch.finfo(torch.float32).max
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([1.0, -2.5, float("inf"), float("nan")], (True, 0.0, 0)),
-        ([1 + 2**-9, 1.0], (False, 2**-9, 0)),
-        ([-3.4028234e38, 3.4028234e38, 1.0], (False, 0.0, 2)),
-        ([3.4028234e38, 1 + 2**-9, float("nan"), -float("inf")], (False, 2**-9, 1)),
-        ([1e-45, -0.0], (False, torch.tensor(1e-45).item(), 0)),
+        ([1.0, -2.5, torch.inf, torch.nan], (True, 0.0, 0, 0.0)),
+        ([1 + 2**-9, 1.0], (False, 2**-9, 0, 0.0)),
+        ([1.0, 1 + 2**-8], (False, 2**-8, 0, 0.0)),
+        ([3.4e38, -MAX, 1.0], (False, 0.0, 2, MAX)),
+        ([MAX, 1 + 2**-9, torch.nan, -torch.inf], (False, 2**-9, 1, MAX)),
+        ([2.0**-149, -0.0], (False, 2.0**-149, 0, 0.0)),
     ],
 )
-def test_evidence_in_numbers(values: list[float], expected: tuple[bool, float, int]) -> None:
+def test_evidence_in_numbers(values: list[float], expected: tuple[bool, float, int, float]) -> None:
     """NaN and infinity are no error, an overflow is none of size, and a subnormal is one."""
     tensor = torch.tensor(values)
-    assert by_torch(tensor, Dtype.BF16) == expected
     examiner = Examiner(1)
-    piece = tensor.numpy()
     cast = bits_of(tensor.bfloat16()).view(NUMPY_DTYPES[Dtype.BF16])
-    examiner.examine(piece, cast, np.array([0]), np.array([0]))
-    found = (examiner.lossless[0], examiner.largest_error[0], examiner.overflowed[0])
-    assert found == expected
+    examiner.examine(tensor.numpy(), cast, np.array([0]), np.array([0]))
+    assert [by_torch(tensor, Dtype.BF16)] == gathered(examiner) == [expected]
+
+
+@pytest.mark.parametrize(("source", "target"), CASTS)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataObject) -> None:
+    """Without errors, it is still seen of every tensor what overflowed, and how large it was."""
+    tensor = data.draw(tensors(source))
+    values = bits_of(tensor).view(NUMPY_DTYPES[source])
+    cast = bits_of(tensor.to(TORCH_DTYPES[target])).view(NUMPY_DTYPES[target])
+    examiner = Examiner(1, errors=False)
+    examiner.examine(values, cast, np.array([0]), np.array([0]))
+    assert gathered(examiner)[0][2:] == by_torch(tensor, target)[2:]
 
 
 def test_pieces_are_left_as_they_were() -> None:

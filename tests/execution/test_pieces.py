@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,20 +120,33 @@ def test_tensors_alike_are_one_run() -> None:
     assert [(run.source, run.elements) for run in runs] == [(Dtype.I64, 4), (Dtype.F32, 1500)]
 
 
-def test_a_run_ends_where_the_treatment_does() -> None:
-    """A tensor that is kept lies between two that are cast, and is in no run with them."""
-    tensors = {"a": torch.ones(4), "b": torch.ones(4), "c": torch.ones(4)}
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "model.safetensors")
-        save_shard(path, tensors)
-        plan = recast.plan(path, "bf16", keep=["b"]).shards[0]
-    runs = [(run.source, run.target, run.begin, run.out) for run in pieces.runs(plan)]
-    # The kept one is of the wider dtype and so comes first in the output.
-    assert runs == [
-        (Dtype.F32, Dtype.F32, 16, 0),
-        (Dtype.F32, Dtype.BF16, 0, 16),
-        (Dtype.F32, Dtype.BF16, 32, 24),
-    ]
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        # As what is kept is of the wider dtype, it comes first in the output.
+        ("a", [(Dtype.F32, 0, 0, 4), (Dtype.BF16, 16, 16, 8)]),
+        ("b", [(Dtype.F32, 16, 0, 4), (Dtype.BF16, 0, 16, 4), (Dtype.BF16, 32, 24, 4)]),
+        ("c", [(Dtype.F32, 32, 0, 4), (Dtype.BF16, 0, 16, 8)]),
+    ],
+)
+def test_a_run_ends_where_the_treatment_does(
+    tmp_path: Path, kept: str, expected: list[tuple[Dtype, int, int, int]]
+) -> None:
+    """A tensor that is kept is in no run with those that are cast, even if it lies before them."""
+    path = tmp_path / "model.safetensors"
+    save_shard(path, {name: torch.ones(4) for name in "abc"})
+    plan = recast.plan(path, "bf16", keep=[kept]).shards[0]
+    runs = [(run.target, run.begin, run.out, run.elements) for run in pieces.runs(plan)]
+    assert runs == expected
+
+
+def test_a_tensor_that_begins_where_a_piece_ends() -> None:
+    """A piece says of no tensor that it holds some of it, unless it does."""
+    tensors = {name: torch.ones(16) for name in "abc"}
+    with planned(tensors, Dtype.BF16) as (plan, _, _), patch.object(pieces, "PIECE_BYTES", 64):
+        (batch,) = pieces.batches(plan)
+        held = [[array.tolist() for array in piece.tensors()] for piece in batch]
+    assert held == [[[0], [0]], [[0], [1]], [[0], [2]]]
 
 
 def test_nothing_to_do() -> None:

@@ -1,9 +1,10 @@
 """A shard that recast writes, beside the one that safetensors saves."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copy2
 from tempfile import TemporaryDirectory
 from threading import Lock
 from unittest.mock import patch
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save
 import recast
 from recast import Dtype, ShardError, StorageError
 from recast.execution import pieces, shard
-from recast.execution.shard import convert_shard
+from recast.execution.shard import Effort, convert_shard, scan_shard
 from recast.reports.conversion import ShardConversion
 from tests.checkpoints import Tensors, cast_all, save_shard, state_dicts, write_laid_out
 from tests.execution.test_examine import by_torch
@@ -42,7 +43,7 @@ def converted(source: Path, target: Dtype, workers: int = 1) -> tuple[bytes, Sha
     if not plan.changes:  # then it would be copied
         return source.read_bytes(), ShardConversion(plan.name, plan.size, ())
     out = source.with_name("out.safetensors")
-    done = convert_shard(plan, source, out, workers=workers)
+    done = convert_shard(plan, source, out, effort=Effort(workers))
     content = out.read_bytes()
     out.unlink()
     return content, done
@@ -100,7 +101,8 @@ def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
         _, done = converted(source, target, workers)
     cast = cast_all(tensors, target)
     found = {
-        each.name: (each.lossless, each.largest_error, each.overflowed) for each in done.evidence
+        each.name: (each.lossless, each.largest_error, each.overflowed, each.largest_overflow)
+        for each in done.evidence
     }
     assert found == {
         name: by_torch(tensor, target)
@@ -113,13 +115,20 @@ def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
 
 
 def test_evidence_can_be_left_out(tmp_path: Path) -> None:
-    """Without evidence the same bytes are written, and nothing is said of them."""
+    """Without evidence the same bytes are written, and of nothing but overflow is anything said."""
     source, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
-    save_shard(source, {"a": torch.randn(9)})
-    plan = recast.plan(source, "bf16").shards[0]
-    done = convert_shard(plan, source, out, evidence=False)
-    assert done.evidence == ()
-    assert out.read_bytes() == converted(source, Dtype.BF16)[0]
+    tensors = {"a": torch.randn(99), "b": torch.tensor([1 / 3, -1e5, 2e5, torch.inf, torch.nan])}
+    save_shard(source, tensors)
+    for target, overflowed in ((Dtype.F16, {"b": (2, 2e5)}), (Dtype.BF16, {})):
+        expected, _ = converted(source, target)
+        plan = recast.plan(source, target).shards[0]
+        with small_pieces(64, 64):
+            done = convert_shard(plan, source, out, effort=Effort(2, evidence=False))
+        assert out.read_bytes() == expected
+        assert {
+            each.name: (each.overflowed, each.largest_overflow) for each in done.evidence
+        } == overflowed
+        out.unlink()
 
 
 def test_pieces_of_their_real_size(tmp_path: Path) -> None:
@@ -137,8 +146,8 @@ def test_pieces_of_their_real_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o640, 0o444, 0o755])
-def test_permission_bits_of_the_source(tmp_path: Path, mode: int) -> None:
-    """A shard may be read by whom its source may be read, whatever the umask says."""
+def test_permission_bits_and_time_of_the_source(tmp_path: Path, mode: int) -> None:
+    """A shard may be read by whom its source may be read, whatever the umask, and is as old."""
     source, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
     save_shard(source, {"a": torch.ones(3)})
     source.chmod(mode)
@@ -148,6 +157,7 @@ def test_permission_bits_of_the_source(tmp_path: Path, mode: int) -> None:
     finally:
         os.umask(before)
     assert out.stat().st_mode & 0o7777 == mode
+    assert out.stat().st_mtime_ns == source.stat().st_mtime_ns
 
 
 @settings(deadline=None, max_examples=40)
@@ -165,7 +175,7 @@ def test_progress_adds_up(tensors: Tensors, workers: int) -> None:
         source, out = Path(folder, "model.safetensors"), Path(folder, "out.safetensors")
         save_shard(source, tensors, {})  # so that even without tensors there is a change
         plan = recast.plan(source, "bf16").shards[0]
-        convert_shard(plan, source, out, workers=workers, progress=progress)
+        convert_shard(plan, source, out, effort=Effort(workers, progress=progress))
         assert sum(calls) == source.stat().st_size
     assert min(calls) > 0
 
@@ -185,21 +195,82 @@ def test_nothing_remains_of_a_failure_in_the_middle(tmp_path: Path, workers: int
             raise RuntimeError("enough")
 
     with small_pieces(64, 64), pytest.raises(RuntimeError, match="enough"):
-        convert_shard(plan, source, out, workers=workers, progress=fail)
+        convert_shard(plan, source, out, effort=Effort(workers, progress=fail))
     assert list(out.parent.iterdir()) == []
 
 
-def test_a_source_that_shrinks(tmp_path: Path) -> None:
-    """A source cut off after it was inspected is an error that names it, and leaves nothing."""
+def shrink(path: Path) -> None:
+    """Cut a file off."""
+    os.truncate(path, 2000)
+
+
+def spoil(path: Path) -> None:
+    """Write a byte into the middle of a file, and move its time on."""
+    with path.open("r+b") as file:
+        file.seek(2000)
+        file.write(b"\xff")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def replace(path: Path) -> None:
+    """Put a copy of a file, of the same time, in its place."""
+    copy = path.with_name("copy")
+    copy2(path, copy)
+    copy.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (shrink, "ends at byte 2000, before its header says"),
+        (spoil, "was changed while recast read it"),
+        (replace, "was changed while recast read it"),
+    ],
+)
+def test_a_source_that_changes_meanwhile(
+    tmp_path: Path, change: Callable[[Path], None], problem: str
+) -> None:
+    """A source that changes under recast's hands is an error that names it, and leaves nothing."""
     source, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
     save_shard(source, {"a": torch.ones(1000)})
     plan = recast.plan(source, "bf16").shards[0]
-    os.truncate(source, 2000)
-    with pytest.raises(StorageError, match="ends at byte 2000") as caught:
-        convert_shard(plan, source, out)
+    calls = []
+
+    def progress(done: int) -> None:
+        if not calls:
+            change(source)
+        calls.append(done)
+
+    with small_pieces(64, 64), pytest.raises(StorageError, match=problem) as caught:
+        convert_shard(plan, source, out, effort=Effort(progress=progress))
     assert caught.value.subject == str(source)
     assert caught.value.remedy
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("change", [shrink, spoil])
+def test_a_source_that_changed_before(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """A source that is not the one that was planned for is refused before a byte is written."""
+    source, out = tmp_path / "model.safetensors", tmp_path / "new/out.safetensors"
+    save_shard(source, {"a": torch.ones(1000)})
+    plan = recast.plan(source, "bf16").shards[0]
+    change(source)
+    with pytest.raises(StorageError, match="was changed while recast read it"):
+        convert_shard(plan, source, out)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@settings(deadline=None, max_examples=30)
+@given(tensors=state_dicts(), target=TARGETS, workers=st.integers(1, 3))
+def test_looking_without_writing(tensors: Tensors, target: Dtype, workers: int) -> None:
+    """A scan finds what the conversion finds, and leaves the folder as it was."""
+    with TemporaryDirectory() as folder, small_pieces(64, 64):
+        source = Path(folder, "model.safetensors")
+        save_shard(source, tensors)
+        _, done = converted(source, target)
+        plan = recast.plan(source, target).shards[0]
+        assert scan_shard(plan, source, Effort(workers)) == done.evidence
+        assert list(Path(folder).iterdir()) == [source]
 
 
 @pytest.mark.parametrize(
@@ -221,14 +292,14 @@ def test_what_was_written_is_read_again(
     save_shard(source, {"a": torch.ones(4)})
     plan = recast.plan(source, "bf16").shards[0]
 
-    def spoil(_: int) -> None:
+    def garble(_: int) -> None:
         (partial,) = tmp_path.glob(".*.partial")
         content = partial.read_bytes()
         if planned in content:
             partial.write_bytes(content.replace(planned, written, 1))
 
     with pytest.raises(ShardError, match=rf"model\.safetensors: {problem}") as caught:
-        convert_shard(plan, source, out, progress=spoil)
+        convert_shard(plan, source, out, effort=Effort(progress=garble))
     assert caught.value.remedy
     assert list(tmp_path.iterdir()) == [source]
 
@@ -241,7 +312,8 @@ def test_an_existing_file_stays_until_it_is_replaced(tmp_path: Path) -> None:
     plan = recast.plan(source, "bf16").shards[0]
     seen = []
     with small_pieces(64, 64):
-        convert_shard(plan, source, out, progress=lambda _: seen.append(out.read_text()))
+        effort = Effort(progress=lambda _: seen.append(out.read_text()))
+        convert_shard(plan, source, out, effort=effort)
     assert len(seen) > 10
     assert set(seen) == {"as it was"}
     assert load_file(out)["a"].dtype == torch.bfloat16

@@ -122,7 +122,15 @@ class Scene:
 
     def command(self, step: Step | None = None, *, watched: bool = False, workers: int = 2) -> Job:
         """Return the same run by way of the command."""
-        arguments = [str(self.seen / "ckpt"), "--to", "bf16", "--keep", KEPT, "--workers", str(workers)]
+        arguments = [
+            str(self.seen / "ckpt"),
+            "--to",
+            "bf16",
+            "--keep",
+            KEPT,
+            "--workers",
+            str(workers),
+        ]
         if self.mode is Mode.IN_PLACE:
             arguments.append("--in-place")
         folder = str(self.seen) if watched or step else ""

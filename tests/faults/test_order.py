@@ -99,9 +99,7 @@ def test_a_new_folder_appears_last(area: Path, server: Server) -> None:
     _check_synced(points, published[0], ".")
 
 
-def test_the_journal_is_on_the_disk_before_anything_is_replaced(
-    area: Path, server: Server
-) -> None:
+def test_the_journal_is_on_the_disk_before_anything_is_replaced(area: Path, server: Server) -> None:
     """In place, what has been begun can be known from the disk before the first shard goes."""
     points = Scene(area / "0", Mode.IN_PLACE, server).trace(server)
     placed = placements(points)

@@ -166,7 +166,9 @@ def _text(memory: int, address: int) -> bytes:
     text = b""
     while b"\0" not in text and len(text) < _PATH_BYTES:
         # Up to the end of a page: the next one may not be there.
-        text += os.pread(memory, _PATH_BYTES - (address + len(text)) % _PATH_BYTES, address + len(text))
+        text += os.pread(
+            memory, _PATH_BYTES - (address + len(text)) % _PATH_BYTES, address + len(text)
+        )
     return text.partition(b"\0")[0]
 
 

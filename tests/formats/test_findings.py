@@ -73,6 +73,16 @@ def both(*faults: Callable[[Path], object]) -> Callable[[Path], None]:
     return plant
 
 
+def merge(folder: Path) -> None:
+    """Make the checkpoint one of a single file, with an index nonetheless."""
+    tensors = {**load_file(folder / FIRST), **load_file(folder / SECOND)}
+    for name in (FIRST, SECOND):
+        (folder / name).unlink()
+    checkpoints.save_shard(folder / "model.safetensors", tensors)
+    weight_map = dict.fromkeys(tensors, "model.safetensors")
+    edit(folder / INDEX, lambda document: document.update(weight_map=weight_map))
+
+
 Expected = tuple[str, Severity, str]  # the finding's name and severity, and its subject
 QUANTIZED = ("quantized", ERROR, "config.json")
 PACKED = ("quantized", ERROR, "model.safetensors")
@@ -154,6 +164,7 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "both claims": configure(dtype="float32"),
     "other dtype keys": configure(mamba_ssm_cache_dtype="bfloat16", vocabulary_map={"dtype": 1}),
     "another variant": copy(FIRST, "model.fp16.safetensors"),
+    "an index of one file": merge,
     "bytes": add("b", torch.uint8),
     "like a packed name": add("qweight.bias", torch.float32),
     "also like one": add("my_weight_scale", torch.float32),

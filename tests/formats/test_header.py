@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import permutations
 from math import prod
 
 import pytest
@@ -48,7 +49,7 @@ def encoded(kinds: Kinds, metadata: Mapping[str, str] | None) -> bytes:
     return encode(((name, *kinds[name], sizes[name]) for name in names), metadata)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(KINDS, METADATA)
 def test_a_header_is_the_one_that_safetensors_writes(
     kinds: Kinds, metadata: dict[str, str] | None
@@ -75,6 +76,14 @@ def test_names_are_sorted_by_code_point(names: list[str], dtype: Dtype) -> None:
     head = encoded(kinds, None)
     assert saved(kinds, None).startswith(head)
     assert list(json.loads(head[8:])) == sorted(names, key=str.encode)
+
+
+def test_shapes_and_dtypes_that_are_alike_are_told_apart() -> None:
+    """Tensors of one dtype and other shapes, or one shape and other dtypes, have their own."""
+    shapes = [*permutations((1, 2, 3)), *permutations((2, 3)), (2,), (2, 1), (1, 2), ()]
+    kinds: Kinds = {f"{dtype} {shape}": (dtype, shape) for dtype in DTYPES for shape in shapes}
+    head = encoded(kinds, None)
+    assert saved(kinds, None)[: len(head)] == head
 
 
 def test_literal_bytes() -> None:

@@ -164,7 +164,7 @@ def test_a_name_that_leaves_the_folder_is_refused(shard: object) -> None:
     assert "\0" not in str(error.value)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.text(st.sampled_from("./\\:aC\0 ~%"), max_size=8), st.sampled_from(["", "unet/", "a/b/"]))
 def test_every_name_stays_in_the_folder_or_is_refused(shard: str, home: str) -> None:
     """Wherever an index lies, no name in it leads above its own folder."""
@@ -205,12 +205,12 @@ def test_what_is_no_index_is_an_error_that_names_it(text: str, problem: str) -> 
 def test_a_huge_index_is_read_and_told_anew() -> None:
     """A hundred thousand tensors in a file of tens of megabytes are no special case."""
     names = {
-        f"model.layers.{layer}.mlp.experts.{expert}.{'x' * 200}.weight": f"{layer}.safetensors"
+        f"model.layers.{layer}.mlp.experts.{expert}.{'x' * 100}.weight": f"{layer}.safetensors"
         for layer in range(100)
         for expert in range(1000)
     }
     text = json.dumps({"metadata": {"total_size": 1, "dtype": "float32"}, "weight_map": names})
-    assert len(text) > 20_000_000
+    assert len(text) > 10_000_000
     read = index(text)
     assert read.weight_map == names
     assert len(read.shards) == 100

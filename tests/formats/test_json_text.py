@@ -114,7 +114,7 @@ def at(tree: Any, path: Path) -> Any:
     return tree
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(written(), VALUES, st.data())
 def test_a_replacement_touches_one_value_only(
     document: Writer, value: object, data: st.DataObject
@@ -128,7 +128,7 @@ def test_a_replacement_touches_one_value_only(
         assert at(spelled(edited), path) == spelled(json.dumps(value))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(written(), KEYS, VALUES, st.data())
 def test_an_insertion_adds_one_member_only(
     document: Writer, key: str, value: object, data: st.DataObject

@@ -51,6 +51,12 @@ def two_texts(config: PreTrainedConfig) -> Tensors:
     return text(config) | {"decoder_input_ids": torch.arange(3, 11).unsqueeze(0)}
 
 
+def text_and_codes(config: PreTrainedConfig) -> Tensors:
+    """Return what MusicGen reads: a text, and the sound so far in each of its codebooks."""
+    codes = torch.arange(3, 11).expand(config.decoder.num_codebooks, -1)
+    return text(config) | {"decoder_input_ids": codes}
+
+
 def speech(config: PreTrainedConfig) -> Tensors:
     """Return what Whisper reads: a spectrogram, and the text so far."""
     spectrogram = noise(1, config.num_mel_bins, 2 * config.max_source_positions)
@@ -89,14 +95,12 @@ class Kind:
         auto: the Auto class whose models its checkpoints hold.
         inputs: what to run it on.
         overrides: what is peculiar in its config.
-        keeps_more: patterns of tensors that recast may keep though transformers casts them.
     """
 
     model_type: str
     auto: str = "AutoModelForCausalLM"
     inputs: Callable[[PreTrainedConfig], Tensors] = text
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    keeps_more: tuple[str, ...] = ()
 
     @property
     def loader(self) -> Any:
@@ -109,6 +113,8 @@ KINDS = {
     "deepseek_v3": Kind("deepseek_v3"),
     "gpt2": Kind("gpt2"),
     "gpt_oss": Kind("gpt_oss"),
+    "hy_v3": Kind("hy_v3"),
+    "lfm2_moe": Kind("lfm2_moe"),
     "llama": Kind("llama"),
     "llama-tied": Kind("llama", overrides={"tie_word_embeddings": True}),
     "llava": Kind(
@@ -117,11 +123,9 @@ KINDS = {
         image_and_text,
         {"vision_config": {"image_size": 56}, "image_seq_length": 16},
     ),
-    # They are tiny, and publishers ship them in fp32.
-    "mamba2": Kind(
-        "mamba2", overrides={"chunk_size": 16}, keeps_more=("*.A_log", "*.dt_bias", "*.D")
-    ),
+    "mamba2": Kind("mamba2", overrides={"chunk_size": 16}),
     "mixtral": Kind("mixtral"),
+    "musicgen": Kind("musicgen", "AutoModelForTextToWaveform", text_and_codes),
     "qwen2_vl": Kind(
         "qwen2_vl",
         "AutoModelForImageTextToText",
@@ -163,9 +167,14 @@ class Twins:
         return {tensor.name: str(tensor.reason) for _, tensor in self.conversion.plan.kept}
 
 
-def narrowed(source: Path, dtype: str, loader: Any, resave: str | None = None) -> Twins:
-    """Let recast and transformers narrow *source*."""
-    conversion = recast.convert(source, dtype)
+def narrowed(
+    source: Path, dtype: str, loader: Any, *, resave: str | None = None, allow: str = ""
+) -> Twins:
+    """Let recast, told to *allow* something, and transformers narrow *source*.
+
+    *resave* is the largest shard that transformers shall write.
+    """
+    conversion = recast.convert(source, dtype, allow=[allow] if allow else ())
     cast, loading = loader.from_pretrained(source, dtype=dtype, output_loading_info=True)
     resaved = source.with_name(f"{source.name}-{dtype}-by-transformers")
     cast.save_pretrained(resaved, **({"max_shard_size": resave} if resave else {}))

@@ -1,0 +1,1 @@
+"""Tests of what recast says, as values, text and JSON."""

@@ -70,7 +70,8 @@ def one_file(root: Path) -> Iterator[Json]:
     tensors = {"big": torch.tensor([3.4e38, 1.0]), "small": torch.tensor([0.1])}
     checkpoints.save_shard(root / "x.safetensors", tensors)
     yield documents.inspection(recast.inspect(root / "x.safetensors"))
-    yield documents.conversion(recast.convert(root / "x.safetensors", "bf16"))
+    yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
+    yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
 
 
 def kept_tensors(root: Path) -> Iterator[Json]:
@@ -434,7 +435,8 @@ def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
     tensors |= {"exact": torch.tensor([1.0, -2.5]), "kept": torch.ones(2)}
     tensors |= {"huge": torch.tensor([1e5, -7e4, 65504.0]), "less": torch.tensor([1e6, 0.1])}
     checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
-    done = recast.convert(tmp_path / "x.safetensors", "fp16", keep=["kept"])
+    source = tmp_path / "x.safetensors"
+    done = recast.convert(source, "fp16", keep=["kept"], allow=["overflow"])
     document = documents.conversion(done)
     expected: dict[str, Mapping[str, object]] = {}
     for name, tensor in tensors.items():
@@ -448,6 +450,9 @@ def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
             "lossless": torch.equal(back, tensor),
             "largest_error": lost.max().item() if len(lost) else 0,
             "overflowed_values": int(back.isinf().sum()),
+            "largest_overflow": tensor.abs()[back.isinf()].max().item()
+            if back.isinf().any()
+            else 0,
         }
     del expected["kept"]
     assert {each["tensor"]: each for each in document["tensors"]} == expected

@@ -85,7 +85,8 @@ def is_copied(path: Path, size: int, modified: int) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (size, modified)
+    is_regular = stat.S_ISREG(status.st_mode)
+    return is_regular and (status.st_size, status.st_mtime_ns) == (size, modified)
 
 
 @contextmanager

@@ -72,16 +72,15 @@ def convert_shard(
         new.finish(modified=None if target == source else plan.modified, keep_cached=old.was_cached)
         _check(plan, new.path)
         old.check_unchanged()
-    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners))
+    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners, effort))
 
 
 def scan_shard(plan: ShardPlan, source: Path, effort: Effort | None = None) -> tuple[Evidence, ...]:
     """Return what `convert_shard` would do to the values, without writing anything."""
     effort = effort or Effort()
     with Source(source, plan.size_before, plan.modified) as old:
-        return _evidence(
-            plan, share(batches(plan), _Worker(plan, old, None, effort), effort.workers)
-        )
+        examiners = share(batches(plan), _Worker(plan, old, None, effort), effort.workers)
+    return _evidence(plan, examiners, effort)
 
 
 class _Worker:
@@ -143,8 +142,11 @@ def _check(plan: ShardPlan, path: Path) -> None:
             raise ShardError(plan.name, "was not written as planned", "report this as a bug")
 
 
-def _evidence(plan: ShardPlan, examiners: list[Examiner]) -> tuple[Evidence, ...]:
-    """Return what all threads together found out about the tensors that were cast."""
+def _evidence(plan: ShardPlan, examiners: list[Examiner], effort: Effort) -> tuple[Evidence, ...]:
+    """Return what all threads together found out about the tensors that were cast.
+
+    If they looked for overflow only, there is nothing to say about the tensors without any.
+    """
     whole, *others = examiners
     for other in others:
         whole.merge(other)
@@ -157,7 +159,7 @@ def _evidence(plan: ShardPlan, examiners: list[Examiner]) -> tuple[Evidence, ...
         strict=True,
     )
     return tuple(
-        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, *values)
-        for tensor, *values in found
-        if tensor.changes
+        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, lossless, error, count, largest)
+        for tensor, lossless, error, count, largest in found
+        if tensor.changes and (effort.evidence or count)
     )

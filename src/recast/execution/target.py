@@ -33,6 +33,12 @@ def check_target(plan: Plan, target: Path) -> None:
         raise TargetError(
             str(target), "is no name for one weights file", "let it end in .safetensors"
         )
+    _check_vacant(plan, target)
+
+
+def _check_vacant(plan: Plan, target: Path) -> None:
+    """Refuse a target where something is, or where nothing can be made."""
+    other = "choose another folder with -o"
     with naming(target):
         if os.path.lexists(target):
             if plan.checkpoint.is_file or not target.is_dir() or any(target.iterdir()):
@@ -43,6 +49,9 @@ def check_target(plan: Plan, target: Path) -> None:
                     "is a mount point or the current folder, which the result cannot replace",
                     "name a new folder in it",
                 )
+        folder = _existing(target)
+        if not folder.is_dir():
+            raise TargetError(str(folder), "is not a folder", other)
 
 
 def is_finished(plan: Plan, target: Path) -> bool:
@@ -53,17 +62,21 @@ def is_finished(plan: Plan, target: Path) -> bool:
     """
     if plan.checkpoint.is_file:
         return _is_shard(target, plan.shards[0])
-    with naming(target):
-        found = {
-            path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()
-        }
-    if found != {file.name for file in plan.files}:
-        return False
+    # The names last: any other folder, however much lies in it, is told by its first shard.
     return (
         all(_is_shard(target / shard.name, shard) for shard in plan.shards)
         and all(_holds(target / each.name, each.text.encode()) for each in plan.documents)
         and all(_is_copy(plan.source_of(file.name), target / file.name) for file in plan.copies)
+        and _names(target) == {file.name for file in plan.files}
     )
+
+
+def _names(folder: Path) -> set[str]:
+    """Return the names of all files in *folder* and below."""
+    with naming(folder):
+        return {
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+        }
 
 
 def _is_shard(path: Path, shard: ShardPlan) -> bool:
@@ -81,7 +94,8 @@ def _is_copy(source: Path, path: Path) -> bool:
 def _holds(path: Path, content: bytes) -> bool:
     """Whether *path* is a file of this content."""
     with naming(path):
-        return path.stat().st_size == len(content) and _begins_with(path, content)
+        is_as_long = path.is_file() and path.stat().st_size == len(content)
+        return is_as_long and _begins_with(path, content)
 
 
 def _begins_with(path: Path, content: bytes) -> bool:
@@ -93,13 +107,15 @@ def _begins_with(path: Path, content: bytes) -> bool:
 def check_space(needed: int, target: Path) -> None:
     """Raise TargetError unless *needed* bytes are free where *target* will lie."""
     with naming(target):
-        folder = next(parent for parent in target.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise TargetError(str(folder), "is not a folder", "choose another place with -o")
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(_existing(target)).free
     if free < needed:
         raise TargetError(
             str(target),
             f"needs {needed:,} bytes, but only {free:,} are free there",
             "free some space, or write elsewhere with -o",
         )
+
+
+def _existing(target: Path) -> Path:
+    """Return the nearest of the folders in which *target* will lie that is there already."""
+    return next(parent for parent in target.absolute().parents if parent.exists())

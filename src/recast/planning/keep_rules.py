@@ -16,6 +16,10 @@ from recast.dtypes import Dtype
 
 Rule = Callable[[str], str | None]
 
+# The layers that predict further tokens are of the model's own kind, but transformers drops
+# them: what it keeps in "layers.3" must be kept in "mtp.layers.0" and "mtp.0" unobserved.
+_FURTHER_LAYER = re.compile(r"(^|\.)mtp\w*\.(?:layers\.)?(?=[0-9]+\.)")
+
 
 def rule(model_type: str | None, target: Dtype) -> Rule:
     """Return a function: tensor name → why it must stay fp32, or None.
@@ -38,7 +42,7 @@ def rule(model_type: str | None, target: Dtype) -> Rule:
     # One alternation: the name of the group that matched is the rule that did.
     matcher = re.compile("|".join(f"({pattern})" for pattern in reasons))
     labels = [f"{model_type} keeps {label} in fp32 ({source})" for label in reasons.values()]
-    return lambda name: _first_group(matcher, labels, name)
+    return lambda name: _first_group(matcher, labels, _FURTHER_LAYER.sub(r"\1layers.", name))
 
 
 def _first_group(matcher: re.Pattern[str], labels: list[str], name: str) -> str | None:

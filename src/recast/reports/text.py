@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights
 from recast.formats.findings import Finding, findings
-from recast.planning.planner import Plan
+from recast.planning.planner import Action, Plan
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
@@ -142,19 +143,24 @@ def _percent(share: float) -> str:
     return "<0.1%" if 0 < share < _LEAST_SHARE else f"{share:.1%}"
 
 
-def plan(made: Plan, target: object) -> str:
+def plan(made: Plan, target: Path) -> str:
     """Return every file that would be written, and every tensor that would be kept."""
     return _text(_plan(made, target))
 
 
-def _plan(made: Plan, target: object) -> Iterator[str]:
+def _plan(made: Plan, target: Path) -> Iterator[str]:
     if not made.changes:
         yield _nothing_to_do(made)
     else:
-        yield f"{made.checkpoint.path} to {made.policy.target.torch_name}, into {target}"
+        in_place = target == made.checkpoint.path
+        where = "in place" if in_place else f"into {target}"
+        yield f"{made.checkpoint.path} to {made.policy.target.torch_name}, {where}"
         files = list(made.files)
+        actions = {each: each.value for each in Action} | (
+            {Action.COPY: "leave"} if in_place else {}
+        )
         rows = [
-            [file.action.value, file.name, nbytes(file.size_before), nbytes(file.size)]
+            [actions[file.action], file.name, nbytes(file.size_before), nbytes(file.size)]
             for file in files[:_SHOWN]
         ]
         if rest := files[_SHOWN:]:

@@ -59,3 +59,10 @@ class Verification:
     def __bool__(self) -> bool:
         """Whether everything is as it should be."""
         return self.holds
+
+    def __repr__(self) -> str:
+        """Return the verdict in brief: of the differences, of which there may be many, a count."""
+        return (
+            f"Verification(path={self.path!r}, against={self.against!r}, holds={self.holds}, "
+            f"differences={len(self.differences)})"
+        )

@@ -1,0 +1,61 @@
+"""The evidence of many tensors, added up."""
+
+from collections import Counter
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import recast
+from recast.dtypes import Dtype
+from recast.reports.evidence import Evidence, EvidenceTotal, total
+from tests import checkpoints
+
+
+@st.composite
+def evidence(draw: st.DrawFn) -> Evidence:
+    """Draw the evidence of one tensor: exact, rounded, overflowed or both."""
+    error = draw(st.just(0.0) | st.floats(0, 1e30))
+    overflowed = draw(st.integers(0, 3))
+    name = draw(st.sampled_from("abc"))
+    lossless = not (error or overflowed)
+    return Evidence(name, Dtype.F32, Dtype.F16, lossless, error, overflowed)
+
+
+@given(st.lists(evidence(), max_size=8))
+def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
+    """Counts add up, and no tensor lost more than those that are named for it."""
+    found = total(iter(parts))
+    assert found.tensors == len(parts)
+    assert found.lossless == Counter(each.lossless for each in parts)[True]
+    assert found.overflowed == sum(each.overflowed for each in parts)
+    if found.worst is None:
+        assert found.lossless == len(parts)
+    else:
+        assert found.worst in parts
+        assert not found.worst.lossless
+        assert all(each.largest_error <= found.worst.largest_error for each in parts)
+    if found.most_overflowed is None:
+        assert found.overflowed == 0
+    else:
+        assert found.most_overflowed in parts
+        assert found.most_overflowed.overflowed > 0
+        assert all(each.overflowed <= found.most_overflowed.overflowed for each in parts)
+
+
+def test_nothing_cast_is_nothing_lost() -> None:
+    """Without evidence there is neither a loss nor anything that was lossless."""
+    assert total([]) == EvidenceTotal(0, 0, 0, None, None)
+
+
+def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:
+    """The tensor with the largest error is named even if another one overflowed."""
+    tensors = {"overflows": torch.tensor([7e4, 1.0]), "rounds": torch.tensor([2049.0])}
+    checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
+    found = recast.convert(tmp_path / "x.safetensors", "fp16", allow=["overflow"]).total
+    assert tensors["rounds"].half().item() == 2048
+    assert found.worst is not None
+    assert (found.worst.name, found.worst.largest_error, found.worst.overflowed) == ("rounds", 1, 0)
+    assert found.most_overflowed is not None
+    assert found.most_overflowed.name == "overflows"
+    assert found.most_overflowed.largest_overflow == 7e4

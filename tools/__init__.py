@@ -1,0 +1,1 @@
+"""Scripts that maintainers run; not part of the installed package."""

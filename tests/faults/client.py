@@ -50,17 +50,13 @@ class Server:
         self._send(asdict(job))
         return _outcome(self._receive())
 
-    def start(self, job: Job) -> None:
-        """Begin *job*, without waiting for its end."""
-        self._send(asdict(job))
-
     def finish(self) -> Outcome:
-        """Return how the run that was started ended."""
+        """Return how the run that was held ended."""
         return _outcome(self._receive())
 
     @contextmanager
-    def held(self, job: Job) -> Iterator[Point]:
-        """Begin *job*, and yield the call at which its step holds it; then let it go on.
+    def held(self, job: Job) -> Iterator[int]:
+        """Begin *job*, and yield its process while its step holds it; then let it go on.
 
         Its outcome is `finish`'s.
         """
@@ -68,7 +64,7 @@ class Server:
         answer = self._receive()
         assert "held" in answer, answer
         try:
-            yield Point(*answer["held"])
+            yield answer["process"]
         finally:
             self._send({})
 

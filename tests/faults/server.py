@@ -10,6 +10,7 @@ import errno
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -41,8 +42,8 @@ class Step:
         error: the name of the errno with which the call fails: "EIO"; empty if it is carried out.
         kill: whether the process is killed instead, before the call is carried out.
         hold: whether the run waits there for a line on the server's standard input.
-        meddle: what is done to *path* beforehand: "truncate", "append", "touch", "rewrite",
-            "remove", "replace", or "fill" the disk with it.
+        meddle: what is done to *path* beforehand: "empty", "truncate", "append", "touch",
+            "rewrite", "remove", "replace", "move", or "fill" the disk with it.
         path: the file that is meddled with.
     """
 
@@ -65,6 +66,7 @@ class Job:
         command: the arguments of the command, which is run instead of the library.
         folder: what is watched: all that the run may touch; empty if it is not watched.
         step: where to step in.
+        seconds: after how long the process is killed, unless it has ended; 0 for never.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Job:
     command: list[str] = field(default_factory=list)
     folder: str = ""
     step: Step | None = None
+    seconds: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Outcome:
         status: its exit status; negative, the signal that killed it.
         errors: what it wrote to standard error.
         done: what it said of the conversion; None if it failed.
-        points: its system calls on the watched files, in order.
+        points: its system calls on the watched files, in order, up to the step.
         stepped: the one at which the step was taken; None if there was none.
     """
 
@@ -136,7 +139,13 @@ def _run(job: Job) -> Outcome:
         if job.step is None or number != job.step.at:
             return tracer.Verdict()
         stepped.append(point)
-        return _take(job.step, point)
+        if job.step.hold:
+            _answer({"held": point, "process": process})
+            sys.stdin.readline()
+        if job.step.meddle:
+            _meddle(job.step.meddle, Path(job.step.path))
+        error = getattr(errno, job.step.error) if job.step.error else 0
+        return tracer.Verdict(job.step.kill, error, last=True)
 
     points: list[tracer.Point] = []
     with here:
@@ -145,6 +154,8 @@ def _run(job: Job) -> Outcome:
             for listener in listeners:
                 points = tracer.watch(listener, process, job.folder, judge)
                 os.close(listener)
+    if job.seconds:
+        _kill_after(job.seconds, process)
     _, status = os.waitpid(process, 0)
     said, complaints = (_content(each) for each in (output, errors))
     return Outcome(
@@ -192,19 +203,19 @@ def _child(job: Job, channel: socket.socket) -> int:
     return 0
 
 
-def _take(step: Step, point: tracer.Point) -> tracer.Verdict:
-    """Do what *step* says."""
-    if step.hold:
-        _answer({"held": point})
-        sys.stdin.readline()
-    if step.meddle:
-        _meddle(step.meddle, Path(step.path))
-    return tracer.Verdict(step.kill, getattr(errno, step.error) if step.error else 0)
+def _kill_after(seconds: float, process: int) -> None:
+    """Kill *process*, unless it ends before."""
+    ended = os.pidfd_open(process)
+    if not select.select([ended], [], [], seconds)[0]:
+        os.kill(process, signal.SIGKILL)
+    os.close(ended)
 
 
 def _meddle(how: str, path: Path) -> None:
     """Do to a file what another process might."""
     match how:
+        case "empty":
+            os.truncate(path, 0)
         case "truncate":
             os.truncate(path, path.stat().st_size // 2)
         case "append":
@@ -220,6 +231,8 @@ def _meddle(how: str, path: Path) -> None:
             content = path.read_bytes()
             path.unlink()
             path.write_bytes(content)
+        case "move":
+            path.rename(path.with_name(f"{path.name}.moved"))
         case "fill":
             _fill(path)
         case _:

@@ -81,7 +81,7 @@ class TestEveryPoint:
         stages = sweep.scenes(area, mode, servers)
         points = self._points(stages, begun=begun)
         steps = sweep.errors(points)
-        tried = sweep.try_all(thoroughness.some(steps, 11), stages, attempt(points))
+        tried = sweep.try_all(thoroughness.some(steps, 17), stages, attempt(points))
         report(f"{mode}, {_begun(begun)}: {tried} of {len(steps)} errors at {len(points)} points")
 
     def test_is_where_the_process_is_killed(
@@ -97,7 +97,7 @@ class TestEveryPoint:
         stages = sweep.scenes(area, mode, servers)
         points = self._points(stages, begun=begun)
         steps = sweep.kills(points)
-        tried = sweep.try_all(thoroughness.some(steps, 13), stages, attempt(points))
+        tried = sweep.try_all(thoroughness.some(steps, 19), stages, attempt(points))
         report(f"{mode}, {_begun(begun)}: {tried} of {len(steps)} kills")
 
     def _points(self, stages: list[tuple[Server, Scene]], *, begun: bool) -> Sequence[Point]:
@@ -142,6 +142,6 @@ def test_two_threads_of_the_command(
             check_reported(outcome)
         _check_rerun(server, scene)
 
-    few = fewer[:: 7 if thoroughness.every else 151]
+    few = fewer[:: 19 if thoroughness.every else 173]
     tried = sweep.try_all(few, [(server, scene)], try_one)
     report(f"{mode}, two threads: {tried} of {len(steps)} errors and kills")

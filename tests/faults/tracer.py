@@ -76,10 +76,17 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to become of a system call: killed with its process, failed, or carried out."""
+    """What is to become of a system call: killed with its process, failed, or carried out.
+
+    Attributes:
+        kill: whether the process is killed.
+        error: the errno with which the call fails; 0 if it does not.
+        last: whether no later call matters.
+    """
 
     kill: bool = False
     error: int = 0
+    last: bool = False
 
 
 Judge = Callable[[int, Point], Verdict]
@@ -89,10 +96,11 @@ def watch(listener: int, process: int, folder: str, judge: Judge) -> list[Point]
     """Let *judge* decide on every system call of *process* that concerns *folder*.
 
     It is called with the number of the call, counted over all threads from 0, and the call.
-    Returns all calls, once the process is gone.
+    Returns these calls, once the process is gone.
     """
     seccomp.wake_together(listener)
     points: list[Point] = []
+    verdict = Verdict()
     ended = os.pidfd_open(process)
     memory = os.open(f"/proc/{process}/mem", os.O_RDONLY | os.O_CLOEXEC)
     poll = select.poll()
@@ -106,8 +114,8 @@ def watch(listener: int, process: int, folder: str, judge: Judge) -> list[Point]
             notice = seccomp.receive(listener)
             if notice is None:
                 continue
-            verdict = Verdict()
-            point = _point(notice, process, memory, folder)
+            point = None if verdict.last else _point(notice, process, memory, folder)
+            verdict = Verdict(last=verdict.last)
             if point is not None:
                 points.append(point)
                 verdict = judge(len(points) - 1, point)

@@ -48,7 +48,8 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
     """
     with naming(source):
         source.open("rb").close()  # so that what cannot be read is not blamed on the copy
-    if is_copied(path, *_look(source)):
+    before = _look(source)
+    if is_copied(path, *before):
         return
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
-    if not is_copied(path, *_look(source)):
+    if _look(source) != before:
         raise StorageError(
             str(source), "was changed while recast copied it", "run again once nothing writes to it"
         )

@@ -80,8 +80,8 @@ class Source:
         with naming(self.path):
             opened, named = os.fstat(self._descriptor), self.path.stat()
         if not os.path.samestat(opened, named) or self._known != (
-            opened.st_size,
-            opened.st_mtime_ns,
+            named.st_size,
+            named.st_mtime_ns,
         ):
             raise StorageError(str(self.path), "was changed while recast read it", _UNTOUCHED)
 

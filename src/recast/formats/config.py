@@ -95,10 +95,8 @@ class Config:
 
     def retold(self, dtype: Dtype) -> str:
         """Return the text with every dtype key saying *dtype*, and one added if none is there."""
-        text = self.text
-        for claim in self.claims:
-            if claim.value != dtype.torch_name:
-                text = json_text.replace(text, claim.path, dtype.torch_name)
+        wrong = [claim.path for claim in self.claims if claim.value != dtype.torch_name]
+        text = json_text.replace_all(self.text, wrong, dtype.torch_name)
         if self.lacks_dtype:
             text = json_text.insert(text, (), _KEY_EVERY_LOADER_READS, dtype.torch_name)
         return text

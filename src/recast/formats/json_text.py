@@ -6,13 +6,14 @@ their configs. So an edit replaces the characters of one value.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from recast.errors import CheckpointError
 
 _decoder = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
+_DEEPEST = 100  # levels: well within what Python's stack can hold, wherever a text is edited
 
 
 def parse(text: str, subject: str) -> dict[str, Any]:
@@ -28,7 +29,24 @@ def parse(text: str, subject: str) -> dict[str, Any]:
         ) from None
     if not isinstance(document, dict):
         raise CheckpointError(subject, "holds no JSON object", "restore it")
+    if _is_deep(document):
+        raise CheckpointError(subject, f"is nested deeper than {_DEEPEST} levels", "restore it")
     return document
+
+
+def _is_deep(document: object) -> bool:
+    """Whether *document* is nested deeper than any real one."""
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)  # type: ignore[attr-defined]
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def decode(content: bytes, subject: str) -> str:
@@ -41,13 +59,21 @@ def decode(content: bytes, subject: str) -> str:
 
 def replace(text: str, path: tuple[str, ...], value: object) -> str:
     """Return *text* with the member at *path* set to *value*, all else untouched."""
-    begin, end = _locate(text, path)
-    return text[:begin] + json.dumps(value) + text[end:]
+    return replace_all(text, [path], value)
+
+
+def replace_all(text: str, paths: Iterable[tuple[str, ...]], value: object) -> str:
+    """Return *text* with the member at each of *paths* set to *value*, all else untouched."""
+    parts, done = [], 0
+    for begin, end in sorted(_places(text, _skip(text, 0), paths)):
+        parts += [text[done:begin], json.dumps(value)]
+        done = end
+    return "".join([*parts, text[done:]])
 
 
 def insert(text: str, path: tuple[str, ...], key: str, value: object) -> str:
     """Return *text* with a new last member of the object at *path*, indented like its siblings."""
-    brace, _ = _locate(text, path)
+    brace = next(_places(text, _skip(text, 0), [path]))[0] if path else _skip(text, 0)
     members = list(_members(text, brace))
     member = f"{json.dumps(key)}: {json.dumps(value)}"
     if not members:
@@ -57,16 +83,19 @@ def insert(text: str, path: tuple[str, ...], key: str, value: object) -> str:
     return f"{text[:end]},{separator}{member}{text[end:]}"
 
 
-def _locate(text: str, path: tuple[str, ...]) -> tuple[int, int]:
-    """Return where the value at *path* begins and ends in *text*."""
-    position, end = _skip(text, 0), len(text)
-    for key in path:
-        # A repeated key counts where the decoder's dict took it from: the last one.
-        spans: Mapping[str, tuple[int, int]] = {
-            name: (begin, stop) for name, _, begin, stop in _members(text, position)
-        }
-        position, end = spans[key]
-    return position, end
+def _places(text: str, brace: int, paths: Iterable[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
+    """Yield where the value at each of *paths*, in the object at *brace*, begins and ends."""
+    inner: dict[str, list[tuple[str, ...]]] = {}
+    for key, *rest in paths:
+        inner.setdefault(key, []).append(tuple(rest))
+    # A repeated key counts where the decoder's dict took it from: the last one.
+    spans = {name: (begin, end) for name, _, begin, end in _members(text, brace) if name in inner}
+    for key, deeper in inner.items():
+        begin, end = spans[key]
+        if () in deeper:
+            yield begin, end
+        else:
+            yield from _places(text, begin, deeper)
 
 
 def _members(text: str, brace: int) -> Iterator[tuple[str, int, int, int]]:

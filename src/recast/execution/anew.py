@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from recast.errors import RecastError
+from recast.errors import RecastError, StorageError
 from recast.execution.publish import copy_file, is_copied, making, publish, write_file
 from recast.execution.shard import Effort, convert_shard
-from recast.execution.storage import naming
+from recast.execution.storage import Source, naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
 from recast.planning.planner import Plan, ShardPlan
@@ -72,10 +72,16 @@ def _fill(plan: Plan, target: Path, work: Workplace, effort: Effort, *, discarde
             resumed += 1
             effort.advance(shard.size_before)
         shards.append(done)
-    unchanged = [(shard.name, shard.size) for shard in plan.shards if not shard.changes]
-    for name, size in (*unchanged, *((file.name, file.size) for file in plan.copies)):
-        copy_file(plan.source_of(name), work.result / name, work.folder)
-        effort.advance(size)
+    for shard in plan.shards:
+        if not shard.changes:
+            source = plan.source_of(shard.name)
+            with Source(source, shard.size, shard.modified) as old:
+                copy_file(source, work.result / shard.name, work.folder)
+                old.check_unchanged()
+            effort.advance(shard.size)
+    for file in plan.copies:
+        copy_file(plan.source_of(file.name), work.result / file.name, work.folder)
+        effort.advance(file.size)
     write_documents(plan, work.result, work.folder, effort)
     return Written(tuple(shards), resumed, discarded)
 
@@ -93,5 +99,17 @@ def write_documents(plan: Plan, folder: Path, scratch: Path, effort: Effort) -> 
         place = plan.source_of(document.name)
         with naming(place):
             mode = place.stat().st_mode & 0o7777
+            if place.read_bytes() != _text_before(plan, document.name).encode():
+                raise StorageError(
+                    str(place), "was changed while recast ran", "run the same command again"
+                )
         write_file(folder / document.name, document.text.encode(), mode, scratch)
         effort.advance(document.size_before)
+
+
+def _text_before(plan: Plan, name: str) -> str:
+    """Return the text of the config or index *name* as it was when it was read."""
+    if name in plan.checkpoint.configs:
+        return plan.checkpoint.configs[name].text
+    indexes = (weights.index for weights in plan.checkpoint.weights)
+    return next(index.text for index in indexes if index is not None and index.name == name)

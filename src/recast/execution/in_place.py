@@ -9,6 +9,7 @@ from pathlib import Path
 from recast.errors import RecastError, RefusedError
 from recast.execution.anew import Written, workplace_beside, write_documents
 from recast.execution.shard import Effort, convert_shard, scan_shard
+from recast.execution.storage import naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
 from recast.planning.planner import Plan
@@ -76,10 +77,12 @@ def _refuse_links(plan: Plan) -> None:
     changing = [shard.name for shard in plan.shards if shard.changes]
     for name in (*changing, *(document.name for document in plan.documents)):
         place = plan.source_of(name)
-        if place.is_symlink():
+        with naming(place):
+            leads_to = place.readlink() if place.is_symlink() else None
+        if leads_to is not None:
             raise RefusedError(
                 str(place),
-                f"is a link to {place.readlink()}, which is never written to",
+                f"is a link to {leads_to}, which is never written to",
                 "convert into a new folder with -o",
             )
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from recast.errors import StorageError
 from recast.execution.storage import Output, naming, sync_folder
 
 
@@ -46,9 +47,8 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
     A copy that is there already, of the same size and time, is left alone.
     """
     with naming(source):
-        status = source.stat()
         source.open("rb").close()  # so that what cannot be read is not blamed on the copy
-    if is_copied(path, status.st_size, status.st_mtime_ns):
+    if is_copied(path, *_look(source)):
         return
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +62,17 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+    if not is_copied(path, *_look(source)):
+        raise StorageError(
+            str(source), "was changed while recast copied it", "run again once nothing writes to it"
+        )
+
+
+def _look(path: Path) -> tuple[int, int]:
+    """Return the size of a file in bytes, and its time in ns."""
+    with naming(path):
+        status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def is_copied(path: Path, size: int, modified: int) -> bool:
@@ -85,6 +96,8 @@ def making(path: Path) -> Iterator[None]:
         made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(parents=True, exist_ok=True)
     try:
+        for folder in made:
+            sync_folder(folder.parent)
         yield
     finally:
         with suppress(OSError):  # it holds something
@@ -98,7 +111,12 @@ def publish(result: Path, target: Path, *, is_file: bool) -> None:
         if is_file:
             (result / target.name).rename(target)
         else:
-            for folder, _, _ in os.walk(result):
+            for folder, _, _ in os.walk(result, onerror=_fail):
                 sync_folder(Path(folder))
             result.rename(target)
     sync_folder(target.parent)
+
+
+def _fail(error: OSError) -> None:
+    """Raise what `os.walk` would pass over."""
+    raise error

@@ -1,14 +1,17 @@
 """inspect(): a folder, or one weights file → Checkpoint, from headers alone."""
 
+import io
 import os
 import posixpath
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -23,6 +26,7 @@ from recast.formats.index import Index
 from recast.formats.names import Role, role
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 _AGAIN = "download or copy it again"
 
 
@@ -49,7 +53,8 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
         except (FileNotFoundError, NotADirectoryError):
             problem = "is a link to nothing" if path.is_symlink() else "does not exist"
             raise CheckpointError(str(path), problem, "check the path") from None
-    if path.is_dir():
+        is_folder = path.is_dir()
+    if is_folder:
         return _read_folder(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(
@@ -70,16 +75,11 @@ def read_header(path: Path, subject: str) -> Header:
 
     Raises ShardError, StorageError.
     """
-    with validated(path, subject) as file:
+    with validated(path, subject) as (file, head):
         metadata = file.metadata()
         tensors = dict(_tensors(file, subject))
-    with naming(path), path.open("rb") as prefix:
-        length = prefix.read(8)
-        size = 8 + int.from_bytes(length, "little")
-        # safetensors has made sure that this is at most 100 MB, and within the file.
-        digest = sha256(length + prefix.read(size - 8)).hexdigest()
     sorted_metadata = None if metadata is None else dict(sorted(metadata.items()))
-    return Header(size, tensors, sorted_metadata, digest)
+    return Header(len(head), tensors, sorted_metadata, sha256(head).hexdigest())
 
 
 def read_shard(path: Path, name: str) -> Shard:
@@ -90,8 +90,12 @@ def read_shard(path: Path, name: str) -> Shard:
 
 
 @contextmanager
-def validated(path: Path, subject: str) -> Iterator[Any]:
-    """Yield the weights file *path*, opened, and thereby checked, by safetensors.
+def validated(path: Path, subject: str) -> Iterator[tuple[Any, bytes]]:
+    """Yield the weights file *path*, opened, and thereby checked, by safetensors, and its head.
+
+    safetensors maps what it opens, whatever its backend, and a mapped file that is truncated
+    meanwhile, or whose disk fails, would end the process. So it gets a twin with the same
+    head, and a hole where the data are, of which it looks only at the size.
 
     Raises ShardError, which names *subject*, or StorageError.
     """
@@ -99,14 +103,44 @@ def validated(path: Path, subject: str) -> Iterator[Any]:
         # Opening a pipe would wait for somebody to write to it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ShardError(subject, "is not a regular file", "replace it by one")
-        path.open("rb").close()  # of a file it may not read, safetensors says it is not there
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = _read(file, 8)
+            length = int.from_bytes(head, "little")
+            if length <= min(_LARGEST_HEADER, size):  # or it is rejected for its length
+                head += _read(file, length)
     try:
-        # pread: a mapped file that is truncated meanwhile would end the process.
-        with naming(path), safe_open(path, framework="np", backend="pread") as file:
-            yield file
+        with naming(path), _hollow(head, size) as twin, safe_open(twin, "np") as opened:
+            yield opened, head
     except SafetensorError as error:
         problem = str(error).removeprefix("Error while deserializing header: ")
         raise ShardError(subject, f"is not a valid safetensors file ({problem})", _AGAIN) from None
+
+
+def _read(file: io.FileIO, size: int) -> bytes:
+    """Return the next *size* bytes of a file, or all that it has left."""
+    content = bytearray()
+    while more := file.read(size - len(content)):
+        content += more
+    return bytes(content)
+
+
+@contextmanager
+def _hollow(head: bytes, size: int) -> Iterator[str]:
+    """Yield the path of a file of *size* bytes that begins with *head* and takes no more space."""
+    with _nameless() as file:
+        file.write(head)
+        file.truncate(size)
+        yield f"/dev/fd/{file.fileno()}"
+
+
+def _nameless() -> io.FileIO:
+    """Return a new file that goes when it is closed: in memory, where the system can do that."""
+    if sys.platform == "linux":
+        return io.FileIO(os.memfd_create("header"), "r+")
+    descriptor, name = mkstemp()
+    Path(name).unlink()
+    return io.FileIO(descriptor, "r+")
 
 
 def _tensors(file: Any, subject: str) -> Iterator[tuple[str, TensorInfo]]:  # noqa: ANN401 - safetensors types only its name

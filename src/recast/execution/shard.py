@@ -12,7 +12,7 @@ from recast.execution.examine import Examiner
 from recast.execution.pieces import PIECE_BYTES, Piece, batches
 from recast.execution.publish import replacing
 from recast.execution.reader import validated
-from recast.execution.storage import Output, Source, naming
+from recast.execution.storage import Output, Source
 from recast.execution.workers import share
 from recast.planning.planner import ShardPlan
 from recast.reports.conversion import ShardConversion
@@ -137,8 +137,8 @@ class _Worker:
 
 def _check(plan: ShardPlan, path: Path) -> None:
     """Read back what was written. Raises ShardError if it is not a file that is as planned."""
-    with validated(path, plan.name), naming(path), path.open("rb") as file:
-        if file.read(len(plan.head)) != plan.head:
+    with validated(path, plan.name) as (_, head):
+        if head != plan.head:
             raise ShardError(plan.name, "was not written as planned", "report this as a bug")
 
 

@@ -66,12 +66,14 @@ class Source:
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
-        os.close(self._descriptor)
+        with naming(self.path):
+            os.close(self._descriptor)
 
     @property
     def mode(self) -> int:
         """The file's permission bits."""
-        return stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+        with naming(self.path):
+            return stat.S_IMODE(os.fstat(self._descriptor).st_mode)
 
     def check_unchanged(self) -> None:
         """Raise StorageError if the file is no longer the one whose header was read."""
@@ -127,7 +129,8 @@ class Output:
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
-        os.close(self._descriptor)
+        with naming(self.path):
+            os.close(self._descriptor)
 
     def write(self, content: memoryview | bytes, position: int) -> None:
         """Write all of *content*, flat bytes, from *position* on. Raises StorageError."""

@@ -1,24 +1,23 @@
 """Where a conversion is prepared: a folder, locked while it runs, found again if it is killed."""
 
-import fcntl
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from recast.dtypes import Dtype
-from recast.errors import TargetError
+from recast.errors import StorageError
+from recast.execution.lock import Lock
 from recast.execution.publish import write_file
 from recast.execution.storage import naming, sync_folder
 from recast.planning.planner import Plan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 
+_LOCK = "lock"
 _JOURNAL = "journal.json"
 
 
@@ -42,28 +41,21 @@ class Workplace:
 
         Returns whether anything else had been left here, and is gone now.
         """
-        stale = bool(self.left) and self.left.get("plan") != plan.fingerprint
-        if stale:
-            self._clear()
-        with naming(self.folder):
-            self.result.mkdir(exist_ok=True)
-            for partial in self.folder.glob("*.partial"):
-                partial.unlink()
         entry = {
             "plan": plan.fingerprint,
             "wish": plan.policy.fingerprint,
             "dtype": plan.policy.target.torch_name,
-            "process": os.getpid(),
-            "host": socket.gethostname(),
         }
-        # Into the very file that is locked: a new one would be nobody's.
-        with naming(self.folder), (self.folder / _JOURNAL).open("r+", encoding="utf-8") as journal:
-            journal.truncate(0)
-            json.dump(entry, journal)
-            journal.flush()
-            os.fsync(journal.fileno())
-        sync_folder(self.folder)
-        return stale
+        with naming(self.folder):
+            if self.left != entry:
+                self._clear()
+            self.result.mkdir(exist_ok=True)
+            for partial in self.folder.glob("*.partial"):
+                partial.unlink()
+        if self.left != entry:
+            # In one step: at every instant it says what has been begun here.
+            write_file(self.folder / _JOURNAL, json.dumps(entry).encode(), 0o600, self.folder)
+        return bool(self.left) and self.left != entry
 
     def remember(self, number: int, shard: ShardConversion) -> None:
         """Write down that shard *number* of the plan is done, with its evidence."""
@@ -83,8 +75,12 @@ class Workplace:
             return None
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder with all that is in it, the lock last: until then nobody gets in."""
+        with suppress(OSError):
+            self._clear()
+            for name in (_JOURNAL, _LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def staged_bytes(self) -> int:
         """Return the bytes of what has been gathered."""
@@ -95,17 +91,19 @@ class Workplace:
         return self.folder / f"shard-{number}.json"
 
     def _clear(self) -> None:
-        """Remove everything but the journal, which is locked."""
+        """Remove everything but the lock and the journal, which is only ever replaced."""
         for entry in self.folder.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != _JOURNAL:
+            elif entry.name not in (_JOURNAL, _LOCK):
                 entry.unlink()
 
 
 def tidy(folder: Path, subject: Path) -> None:
     """Remove the workplace *folder* of a run that was killed when its work was done already."""
-    if folder.is_dir():
+    with naming(folder):
+        left = folder.is_dir()
+    if left:
         with workplace(folder, subject) as work:
             work.remove()
 
@@ -119,35 +117,31 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
     Raises TargetError, about *subject*, while another process holds it.
     """
     with naming(subject):
+        made = not folder.is_dir()
         folder.mkdir(exist_ok=True)
-    with naming(folder), (folder / _JOURNAL).open("a+", encoding="utf-8") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            journal.seek(0)
-            holder = _whom(_parsed(journal.read()))
-            raise TargetError(
-                str(subject), f"is being written by {holder}", "wait until it is done"
-            ) from None
-        if not os.fstat(journal.fileno()).st_nlink:  # opened before, locked after it was done
-            raise TargetError(
-                str(subject), "has just been written by another process", "look at it"
-            )
-        journal.seek(0)
-        yield Workplace(folder, _parsed(journal.read()))
-
-
-def _parsed(journal: str) -> Mapping[str, Any]:
-    """Return what a journal says; nothing if it was never finished."""
     try:
-        entry = json.loads(journal)
-    except ValueError:
-        return {}
+        lock = Lock(folder / _LOCK, subject)
+    except StorageError:
+        with suppress(OSError):  # unless somebody has left something in it
+            folder.rmdir()
+        raise
+    with lock:
+        work = Workplace(folder, {} if made else _left_in(folder))
+        try:
+            sync_folder(folder.parent)
+        except StorageError:
+            if not work.left:
+                work.remove()
+            raise
+        yield work
+
+
+def _left_in(folder: Path) -> Mapping[str, Any]:
+    """Return what the journal in *folder* says; nothing if there is none."""
+    journal = folder / _JOURNAL
+    with naming(journal):
+        try:
+            entry = json.loads(journal.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
     return entry if isinstance(entry, dict) else {}
-
-
-def _whom(entry: Mapping[str, Any]) -> str:
-    """Return who wrote a journal, in words."""
-    if "process" not in entry:
-        return "another process"
-    return f"process {entry['process']} on {entry.get('host', 'another machine')}"

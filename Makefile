@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test faults bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Every system call of a conversion fails once, and is once the last one: some minutes.
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/faults --every-point
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -5,6 +5,7 @@ Prints the seconds of the loop alone, without the start of Python.
 
 import argparse
 import json
+import mmap
 import os
 import threading
 import time
@@ -56,9 +57,13 @@ def _move(job: Job) -> None:
 
 
 def _buffer() -> Buffer:
-    """Return this thread's buffer, which stays in its core's cache."""
+    """Return this thread's buffer, which stays in its core's cache.
+
+    It begins at a page, as the pieces of a file do: some processors copy to what begins a few
+    bytes behind a page's begin at a third of the speed.
+    """
     if not hasattr(_kept, "buffer"):
-        _kept.buffer = memoryview(bytearray(PIECE_BYTES))
+        _kept.buffer = memoryview(mmap.mmap(-1, PIECE_BYTES))
     buffer: Buffer = _kept.buffer
     return buffer
 

@@ -1,0 +1,1 @@
+"""Tests of recast: one file a module, beside faults, fuzz and peers."""

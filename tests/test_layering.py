@@ -259,7 +259,12 @@ def settings():
     os.umask(umask := os.umask(0))
     found["umask"] = umask
     if torch := sys.modules.get("torch"):
-        found["torch threads"] = torch.get_num_threads(), torch.get_num_interop_threads()
+        counts = [torch.get_num_threads(), torch.get_num_interop_threads()]
+        # A thread that is started from now on asks anew.
+        thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        found["torch threads"] = counts
         found["torch dtype"] = torch.get_default_dtype()
         found["torch modes"] = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
         found["torch device"] = torch.get_default_device()

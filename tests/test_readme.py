@@ -1,4 +1,4 @@
-"""The README's sessions are what the command prints. ``python -m tests.test_readme`` renews them."""
+"""The README's sessions are what the command prints; run as a module, this renews them."""
 
 import os
 import re

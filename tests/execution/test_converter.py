@@ -683,3 +683,19 @@ def test_memory_does_not_grow_with_a_tensor(tmp_path: Path) -> None:
     for peaks in (converting, verifying):
         assert max(peaks) < 200 << 20
         assert max(peaks) - min(peaks) < 20 << 20
+
+
+def test_options_of_the_plan_come_too_late(ckpt: Path) -> None:
+    """A plan that is made already does not take options that it would have to heed."""
+    plan = recast.plan(ckpt, "bf16")
+    for options in ({"lossless": True}, {"keep": ["*norm*"]}, {"allow": ["overflow"]}):
+        with pytest.raises(RefusedError, match="is planned already"):
+            recast.convert(plan, **options)
+    assert sorted(path.name for path in ckpt.parent.iterdir()) == ["ckpt"]
+
+
+def test_a_pattern_that_keeps_nothing(ckpt: Path) -> None:
+    """A misspelt --keep is refused rather than rounding what it was meant for."""
+    with pytest.raises(RefusedError, match=r"no tensor matches --keep \*nrom\*; mend"):
+        recast.convert(ckpt, "bf16", keep=["*norm*", "*nrom*"])
+    assert sorted(path.name for path in ckpt.parent.iterdir()) == ["ckpt"]

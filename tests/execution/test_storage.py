@@ -44,7 +44,7 @@ def test_what_the_kernel_says(number: int, remedy: str) -> None:
 
 def test_other_errors() -> None:
     """An OSError without a number says what it says; any other error passes as it is."""
-    with pytest.raises(StorageError, match=r"^here: odd$"), naming(Path("here")):
+    with pytest.raises(StorageError, match=r"^here: odd; look at the disk"), naming(Path("here")):
         raise OSError("odd")
     with pytest.raises(ZeroDivisionError), naming(Path("here")):
         raise ZeroDivisionError

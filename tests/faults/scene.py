@@ -114,7 +114,7 @@ class Scene:
         _check_cast(pristine, self.target)
         self.reset()
 
-    def job(self, step: Step | None = None, *, watched: bool = False, **options: Any) -> Job:  # noqa: ANN401
+    def job(self, step: Step | None = None, *, watched: bool = False, **options: Any) -> Job:
         """Return the run of this scene, or one with other *options* of `recast.convert`."""
         options = {"in_place": self.mode is Mode.IN_PLACE, "keep": [KEPT], "workers": 1} | options
         folder = str(self.seen) if watched or step else ""

@@ -4,6 +4,7 @@ import os
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults import seccomp
@@ -164,7 +165,7 @@ def _opened(process: int, descriptor: int) -> str:
     number = (descriptor & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
     name = "cwd" if number == _AT_WORKING_FOLDER else f"fd/{number}"
     try:
-        return os.readlink(f"/proc/{process}/{name}").removesuffix(" (deleted)")
+        return str(Path(f"/proc/{process}/{name}").readlink()).removesuffix(" (deleted)")
     except OSError:
         return ""
 

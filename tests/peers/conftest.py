@@ -125,7 +125,12 @@ KINDS = {
     ),
     "mamba2": Kind("mamba2", overrides={"chunk_size": 16}),
     "mixtral": Kind("mixtral"),
-    "musicgen": Kind("musicgen", "AutoModelForTextToWaveform", text_and_codes),
+    "musicgen": Kind(
+        "musicgen",
+        "AutoModelForTextToWaveform",
+        text_and_codes,
+        {"audio_encoder": {"target_bandwidths": [1.5]}},
+    ),
     "qwen2_vl": Kind(
         "qwen2_vl",
         "AutoModelForImageTextToText",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recast import dtypes
-from recast.errors import DtypeError, TargetError
+from recast.errors import DtypeError, RefusedError, TargetError
 from recast.execution.anew import workplace_beside, write_anew
 from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
@@ -113,6 +113,12 @@ def convert(
         )
     elif dtype is not None:
         raise DtypeError(str(dtype), "is given beside a plan", "make the plan with it")
+    elif _listed(keep) or not keep_rules or lossless or _listed(allow):
+        raise RefusedError(
+            str(source.checkpoint.path),
+            "is planned already, and keep, keep_rules, lossless and allow change the plan",
+            "give them to recast.plan",
+        )
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
     begun = time.monotonic()

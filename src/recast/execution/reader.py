@@ -4,7 +4,6 @@ import io
 import os
 import posixpath
 import stat
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -136,7 +135,7 @@ def _hollow(head: bytes, size: int) -> Iterator[str]:
 
 def _nameless() -> io.FileIO:
     """Return a new file that goes when it is closed: in memory, where the system can do that."""
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):
         return io.FileIO(os.memfd_create("header"), "r+")
     descriptor, name = mkstemp()
     Path(name).unlink()

@@ -24,6 +24,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
+_REMEDY = "look at the disk, or the mount, that it lies on"
 _UNTOUCHED = "run again once nothing writes to it"
 
 
@@ -34,7 +35,7 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         problem = error.strerror or str(error)
-        raise StorageError(str(path), problem, _REMEDIES.get(error.errno or 0, "")) from error
+        raise StorageError(str(path), problem, _REMEDIES.get(error.errno or 0, _REMEDY)) from error
 
 
 class Source:

@@ -30,24 +30,30 @@ def rule(model_type: str | None, target: Dtype) -> Rule:
         return _keeps_nothing
     table = _table()
     observed = table["observed"].get(model_type, {}).get(target.short_name, [])
-    if model_type in table["tried"] or model_type in table["observed"]:
-        reasons = {_anchored(pattern): pattern for pattern in observed}
+    was_tried = model_type in table["tried"] or model_type in table["observed"]
+    if was_tried:
+        reasons = {_numbered(pattern): pattern for pattern in observed}
         source = table["source"]
     else:
-        reasons = dict.fromkeys(_modules(table, model_type, target))
-        reasons = {pattern: pattern for pattern in reasons}
+        reasons = {pattern: pattern for pattern in _modules(table, model_type, target)}
         source = "transformers' _keep_in_fp32_modules"
     if not reasons:
         return _keeps_nothing
     # One alternation: the name of the group that matched is the rule that did.
     matcher = re.compile("|".join(f"({pattern})" for pattern in reasons))
+    find = matcher.fullmatch if was_tried else matcher.search
     labels = [f"{model_type} keeps {label} in fp32 ({source})" for label in reasons.values()]
-    return lambda name: _first_group(matcher, labels, _FURTHER_LAYER.sub(r"\1layers.", name))
+    return lambda name: _first_group(find(_as_own_layer(name)), labels)
 
 
-def _first_group(matcher: re.Pattern[str], labels: list[str], name: str) -> str | None:
-    """Return the label of the alternative of *matcher* that is found in *name*."""
-    match = matcher.search(name)
+def _as_own_layer(name: str) -> str:
+    """Return *name* as it would be in one of the model's own layers."""
+    # There may be a million names, and hardly any of them is one to look at closely.
+    return _FURTHER_LAYER.sub(r"\1layers.", name) if "mtp" in name else name
+
+
+def _first_group(match: re.Match[str] | None, labels: list[str]) -> str | None:
+    """Return the label of the alternative that *match* found."""
     return None if match is None or match.lastindex is None else labels[match.lastindex - 1]
 
 
@@ -55,9 +61,9 @@ def _keeps_nothing(_name: str) -> None:
     """Keep no tensor."""
 
 
-def _anchored(pattern: str) -> str:
+def _numbered(pattern: str) -> str:
     """Return a regular expression for whole names, where "*" stands for a layer's number."""
-    return rf"^{re.escape(pattern).replace(re.escape('*'), '[0-9]+')}$"
+    return re.escape(pattern).replace(re.escape("*"), "[0-9]+")
 
 
 def _modules(table: Mapping[str, Any], model_type: str, target: Dtype) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def make_plan(checkpoint: Checkpoint, policy: Policy) -> Plan:
     about it must be settled first.
     """
     refuse_blocked(each for each in findings(checkpoint) if each.name not in policy.allow)
+    _refuse_idle_patterns(checkpoint, policy)
     shards = tuple(
         _plan_shard(shard, policy.decider(_model_type(checkpoint, shard)))
         for shard in checkpoint.shards
@@ -240,6 +242,18 @@ def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:
         head = header.encode(layout, dict(sorted(metadata.items())))
     size = sum(each.nbytes for each in tensors)
     return ShardPlan(shard.name, shard.header, tensors, size, head, shard.modified)
+
+
+def _refuse_idle_patterns(checkpoint: Checkpoint, policy: Policy) -> None:
+    """Refuse a pattern to keep that keeps nothing: what it was meant for would be rounded."""
+    for pattern in policy.keep:
+        names = (name for shard in checkpoint.shards for name in shard.header.tensors)
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise RefusedError(
+                str(checkpoint.path),
+                f"no tensor matches --keep {pattern}",
+                "mend the pattern: it must match a whole name, as in '*.norm.weight'",
+            )
 
 
 def _plan_documents(

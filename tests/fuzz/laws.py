@@ -142,7 +142,9 @@ def _followed(content: bytes) -> list[str] | None:
     weight_map = document.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         return None
-    shards = set(weight_map.values()) if all(isinstance(v, str) for v in weight_map.values()) else ()
+    shards = (
+        set(weight_map.values()) if all(isinstance(v, str) for v in weight_map.values()) else ()
+    )
     if not shards or any(_leaves(shard) for shard in shards):
         return None
     return sorted(shards)

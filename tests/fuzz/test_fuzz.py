@@ -57,7 +57,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def _dumped(document: Any) -> bytes:  # noqa: ANN401 - JSON
+def _dumped(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 

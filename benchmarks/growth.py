@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.measure import run
 from benchmarks.places import room, workplace
 from benchmarks.rounds import Contender, Results, measure, say
-from benchmarks.ways import COPY, RECAST, VERIFY, copy, recast, script
+from benchmarks.ways import COPY, RECAST, VERIFY, copy, recast, script, size_of, touch
 
 INSPECT = "`recast`, inspecting"
 DRY_RUN = "`recast -n`"
@@ -109,7 +109,9 @@ def _measure(case: Case, folder: Path, rounds: int) -> Results:
         INSPECT: (recast(source),),
         DRY_RUN: (recast(source, "--to", "bf16", "-n"),),
     }
-    return measure([Contender(name, commands[name], out, COPY) for name in case.ways], rounds)
+    prepare = touch(max(MB, min(case.size, spare)))
+    contenders = [Contender(name, commands[name], out, COPY, prepare=prepare) for name in case.ways]
+    return measure(contenders, rounds)
 
 
 def _copies(source: Path, out: Path, spare: int) -> tuple[tuple[str, ...], ...]:
@@ -118,8 +120,7 @@ def _copies(source: Path, out: Path, spare: int) -> tuple[tuple[str, ...], ...]:
     Each fills *out* with its part of the files, and what it has written is then removed.
     """
     files = sorted(source.iterdir())
-    size = sum(path.stat().st_size for path in files)
-    parts = min(len(files), -(-size // max(1, spare)))
+    parts = min(len(files), -(-size_of(source) // max(1, spare)))
     if parts <= 1:
         return (copy(source, out),)
     into = ("sh", "-c", 'mkdir "$0" && cp -r "$@" "$0"', str(out))

@@ -1,6 +1,5 @@
 """The ways to convert a checkpoint that are compared, each a command."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,10 +55,11 @@ def copy(source: Path, out: Path) -> tuple[str, ...]:
 def conversions(source: Path, workers: int, transformers_rounds: int) -> Section:
     """Return the ways to convert *source*, from memory to memory."""
     out, converted = source.with_name("out"), source.with_name("converted")
+    prepare = touch(size_of(source))
     run(recast(source, "--to", "bf16", "-o", converted, "-q"))
 
     def way(name: str, command: tuple[str, ...], rounds: int | None = None) -> Contender:
-        return Contender(name, (command,), out, COPY, rounds)
+        return Contender(name, (command,), out, COPY, rounds, prepare)
 
     threads = ("--workers", workers)
     return Section(
@@ -110,14 +110,30 @@ def starts() -> Section:
     )
 
 
+def touch(size: int) -> Callable[[], None]:
+    """Return a function after which *size* bytes of free memory have just been in use."""
+
+    def use() -> None:
+        run(script("touch", size))
+
+    return use
+
+
 def calm(source: Path) -> Callable[[], None]:
-    """Return a function after which *source* is in memory, and its disk has nothing to do."""
+    """Return a function after which, also, *source* is in memory and its disk is idle."""
+    use = touch(size_of(source))
 
     def settle() -> None:
-        subprocess.run(["sync", "-f", source], check=True)  # noqa: S607 - coreutils' own
+        use()
+        run(("sync", "-f", str(source)))
         for path in source.iterdir():
             with path.open("rb", buffering=0) as file:
                 while file.read(_PIECE_BYTES):
                     pass
 
     return settle
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in *folder*."""
+    return sum(path.stat().st_size for path in folder.iterdir())

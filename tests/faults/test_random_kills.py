@@ -26,7 +26,11 @@ def save_large(folder: Path, size: int) -> Path:
     rows = size // len(_SHARDS) // _ROW_BYTES
     generator = torch.Generator().manual_seed(0)
     shards = {
-        name: {f"model.layers.{number}.weight": torch.randn((rows, _ROW_BYTES // 4), generator=generator)}
+        name: {
+            f"model.layers.{number}.weight": torch.randn(
+                (rows, _ROW_BYTES // 4), generator=generator
+            )
+        }
         for number, name in enumerate(_SHARDS)
     }
     return checkpoints.save_sharded(folder, shards)

@@ -256,7 +256,7 @@ def test_depth_is_no_reason_to_crash(depths: Iterable[int]) -> None:
             problem = limit
             assert deep.quantization is None
             assert [claim.value for claim in deep.claims] == ["half"]
-        assert problem.startswith(limit)
+        assert problem.startswith((limit, "is nested deeper than 512 levels"))
 
 
 def test_a_claim_is_reached_at_any_depth() -> None:

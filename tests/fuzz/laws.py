@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,8 +15,10 @@ import recast
 from recast.reports import documents, text
 from tests.fuzz.mutations import ShardFile
 
+Value = TypeVar("Value")
+
 _DTYPE_KEYS = ("dtype", "torch_dtype")
-_DEEPEST = 100  # levels of JSON that recast takes for a config or an index
+_DEEPEST = 512  # levels of JSON that recast takes for a config or an index
 
 
 class Bench:
@@ -92,17 +94,13 @@ def _checked(path: Path) -> recast.Checkpoint | None:
 
     Anything but a RecastError ends in a failure here, and a message that cannot be printed.
     """
-    try:
-        checkpoint = recast.inspect(path)
-    except recast.RecastError as error:
-        assert text.printable(str(error)).encode()
+    checkpoint = _or_said(lambda: recast.inspect(path))
+    if checkpoint is None:
         return None
     assert text.printable(text.inspection(checkpoint)).encode()
     assert json.dumps(documents.inspection(checkpoint), allow_nan=False)
-    try:
-        plan = recast.plan(checkpoint, "bfloat16")
-    except recast.RecastError as error:
-        assert text.printable(str(error)).encode()
+    plan = _or_said(lambda: recast.plan(checkpoint, "bfloat16"))
+    if plan is None:
         return checkpoint
     for shard in plan.shards:
         if shard.changes:
@@ -111,6 +109,17 @@ def _checked(path: Path) -> recast.Checkpoint | None:
         before = json.loads((path / document.name).read_bytes())
         _check_only_dtypes_differ(before, json.loads(document.text))
     return checkpoint
+
+
+def _or_said(work: Callable[[], Value]) -> Value | None:
+    """Return what *work* returns; None if it is an error that can be said in one line."""
+    try:
+        return work()
+    except recast.RecastError as error:
+        line = text.printable(str(error))
+    assert line.encode()
+    assert line.count("\n") == 0
+    return None
 
 
 def _check_accepted(head: bytes, size: int) -> None:
@@ -169,10 +178,11 @@ def _object(content: bytes) -> dict[str, Any] | None:
 
 def _depth(document: object) -> int:
     """Return how deep a JSON document is nested; 0 if it is a plain value."""
-    if not isinstance(document, (dict, list)):
-        return 0
-    inner = document.values() if isinstance(document, dict) else document
-    return 1 + max(map(_depth, inner), default=0)
+    depth, level = 0, [document]
+    while level := [each for each in level if isinstance(each, (dict, list))]:
+        depth += 1
+        level = [x for each in level for x in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _sorted(metadata: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ _TEXTS = (
     *("text_config", "quantization_config", "model.safetensors", "b.safetensors"),
 )
 _BYTES = (b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\0", b" ", b"\n", b"\xff", b"1", b"-")
-_DEEP = (10, 90, 97, 98, 99, 100, 101, 200, 980, 985, 990, 20_000)
+_DEEP = (10, 100, 500, 509, 510, 511, 512, 513, 980, 985, 990, 20_000)
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "F64": 8, "BOOL": 1, "U8": 1, "F8_E5M2": 1}
 _LARGEST_CLAIM = 1 << 45  # bytes of data: a hole as large is a file of no size
 

@@ -16,13 +16,19 @@ from tests.fuzz.mutations import ShardFile
 
 _PROJECT = Path(__file__).parents[2]
 _FEW = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-_texts = st.sampled_from(["", "a", "b", "é", "\ud800", "..", "float32", "bfloat16"]) | st.text()
+_texts = st.sampled_from(["", "a", "b", "é", "\ud800", "..", "float32", "bfloat16"]) | st.text(
+    max_size=8
+)
 _numbers = st.integers(-1, 20) | st.integers() | st.floats()
 _plain = st.none() | st.booleans() | _numbers | _texts
-_any = st.recursive(_plain, lambda inner: st.lists(inner) | st.dictionaries(_texts, inner))
+_any = st.recursive(
+    _plain,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=5,
+)
 
 _offsets = st.lists(st.integers(0, 64).map(lambda n: n * 4) | _numbers, min_size=2, max_size=2)
 _tensor = st.fixed_dictionaries(
@@ -48,6 +54,7 @@ _config = st.dictionaries(
     st.sampled_from(["dtype", "torch_dtype", "model_type", "text_config", "quantization_config"])
     | _texts,
     _any | _sub_config,
+    max_size=5,
 )
 
 

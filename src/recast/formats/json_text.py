@@ -13,7 +13,7 @@ from recast.errors import CheckpointError
 
 _decoder = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DEEPEST = 100  # levels: well within what Python's stack can hold, wherever a text is edited
+_DEEPEST = 512  # levels: within what Python's stack can hold, wherever a text is edited
 
 
 def parse(text: str, subject: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def replace(text: str, path: tuple[str, ...], value: object) -> str:
 def replace_all(text: str, paths: Iterable[tuple[str, ...]], value: object) -> str:
     """Return *text* with the member at each of *paths* set to *value*, all else untouched."""
     parts, done = [], 0
-    for begin, end in sorted(_places(text, _skip(text, 0), paths)):
+    for begin, end in sorted(_places(text, paths)):
         parts += [text[done:begin], json.dumps(value)]
         done = end
     return "".join([*parts, text[done:]])
@@ -73,7 +73,7 @@ def replace_all(text: str, paths: Iterable[tuple[str, ...]], value: object) -> s
 
 def insert(text: str, path: tuple[str, ...], key: str, value: object) -> str:
     """Return *text* with a new last member of the object at *path*, indented like its siblings."""
-    brace = next(_places(text, _skip(text, 0), [path]))[0] if path else _skip(text, 0)
+    brace = next(_places(text, [path]))[0] if path else _skip(text, 0)
     members = list(_members(text, brace))
     member = f"{json.dumps(key)}: {json.dumps(value)}"
     if not members:
@@ -83,19 +83,21 @@ def insert(text: str, path: tuple[str, ...], key: str, value: object) -> str:
     return f"{text[:end]},{separator}{member}{text[end:]}"
 
 
-def _places(text: str, brace: int, paths: Iterable[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
-    """Yield where the value at each of *paths*, in the object at *brace*, begins and ends."""
-    inner: dict[str, list[tuple[str, ...]]] = {}
-    for key, *rest in paths:
-        inner.setdefault(key, []).append(tuple(rest))
-    # A repeated key counts where the decoder's dict took it from: the last one.
-    spans = {name: (begin, end) for name, _, begin, end in _members(text, brace) if name in inner}
-    for key, deeper in inner.items():
-        begin, end = spans[key]
-        if () in deeper:
-            yield begin, end
-        else:
-            yield from _places(text, begin, deeper)
+def _places(text: str, paths: Iterable[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
+    """Yield where the value at each of *paths* begins and ends in *text*, in no certain order."""
+    pending = [(_skip(text, 0), list(paths))]
+    while pending:
+        brace, sought = pending.pop()
+        inner: dict[str, list[tuple[str, ...]]] = {}
+        for key, *rest in sought:
+            inner.setdefault(key, []).append(tuple(rest))
+        # A repeated key counts where the decoder's dict took it from: the last one.
+        spans = {name: (begin, end) for name, _, begin, end in _members(text, brace)}
+        for key, deeper in inner.items():
+            if () in deeper:
+                yield spans[key]
+            else:
+                pending.append((spans[key][0], deeper))
 
 
 def _members(text: str, brace: int) -> Iterator[tuple[str, int, int, int]]:

@@ -52,6 +52,7 @@ WIDTH = 100
 
 VARIANTS: dict[str, tiny_models.Settings] = {
     "blip-2": {"qformer_config": {"use_qformer_text_input": True}},
+    "timesfm": {"use_positional_embedding": True},
 }
 """By model type: settings, not the default ones, that bring more tensors that are kept."""
 
@@ -99,10 +100,10 @@ def observe(model_type: str) -> Observation:
     """
     first, *others = tiny_models.model_classes(model_type) or [None]
     observation = observe_class(model_type, first)
-    if not observation.kept_bf16 and not observation.kept_fp16:
-        return observation
     if model_type in VARIANTS:
         observation |= observe_class(model_type, first, **VARIANTS[model_type])
+    if not observation.kept_bf16 and not observation.kept_fp16:
+        return observation
     for architecture in others:
         # Some heads need more of their config than its defaults say: those add nothing.
         with suppress(Exception):

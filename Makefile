@@ -18,7 +18,7 @@ faults: $(INSTALLED)
 
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

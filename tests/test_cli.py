@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -501,16 +502,42 @@ def test_an_interrupted_conversion(tmp_path: Path, number: int, status: int) -> 
     assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
 
 
+def doing(work: str) -> subprocess.CompletedProcess[str]:
+    """Run main() with other work to do: the body of a function, in which kill() sends a signal."""
+    code = f"""
+import os, signal, sys
+from recast import cli
+def kill(number):
+    os.kill(os.getpid(), number)
+def work():
+{textwrap.indent(work, "    ")}
+cli.command.main = work
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if "nohup" in sys.argv:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+cli.main()
+"""
+    line = [sys.executable, "-c", code, *(["nohup"] if "nohup" in work else [])]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """What nohup protects from a signal is not ended by it."""
-    code = """if True:
-        import os, signal, sys
-        from recast import cli
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        def work():
-            os.kill(os.getpid(), signal.SIGINT)
-            sys.exit(7)
-        cli.command.main = work
-        cli.main()
-    """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+    result = doing("kill(signal.SIGINT)  # under nohup\nprint('went on')\nsys.exit(7)")
+    assert (result.returncode, result.stdout, result.stderr) == (7, "went on\n", "")
+
+
+def test_impatience_does_not_cut_the_tidying_short() -> None:
+    """A second signal, as from a terminal and from a parent, does not leave things half removed."""
+    work = """
+try:
+    kill(signal.SIGINT)
+    print("never")
+finally:
+    kill(signal.SIGINT)
+    kill(signal.SIGTERM)
+    print("tidied")
+"""
+    result = doing(work)
+    assert (result.returncode, result.stdout) == (130, "tidied\n")
+    assert result.stderr.startswith("recast: interrupted")

@@ -281,6 +281,8 @@ def test_a_verification() -> None:
     )
     verdict = replace(verdict, shards=(ShardVerdict("a", 1, 0),), files=0)
     assert text.verification(verdict) == "out: verified, 1 tensor in 1 shard are what src becomes"
+    said = text.verification(replace(verdict, shards=()))
+    assert said == "out: verified, 0 tensors in 0 shards are what src becomes"
     differences = (Difference("b", "w\n", "is missing"), Difference("c.json", "", "is missing"))
     assert (
         text.verification(replace(verdict, differences=differences))

@@ -565,3 +565,13 @@ def test_a_place_that_may_not_be_written(ckpt: Path, modes, name: str) -> None:
     stderr = denied(ckpt, "--to", "bf16", "-o", closed / name)
     one_line(stderr, [f"recast: {closed}", "Permission denied", "check its permissions"])
     assert list(closed.iterdir()) == []
+
+
+@NEEDS_OWNER
+@pytest.mark.parametrize("options", [("--to", "bf16", "-o"), ("--against",)])
+def test_a_folder_that_may_not_be_looked_into(ckpt: Path, modes, options: Sequence[str]) -> None:
+    """A closed folder is an error of its own, not a wrong command line, whichever option has it."""
+    closed = ckpt.parent / "closed"
+    closed.mkdir()
+    modes(closed, 0)
+    one_line(denied(ckpt, *options, closed), [f"recast: {closed}: Permission denied", "check its"])

@@ -28,6 +28,8 @@ Snapshot = Mapping[str, tuple[int, int, bytes]]
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "recast.schema.json"
 COMMAND = [sys.executable, "-m", "recast"]
+# Output is written at once if this is set, and most users have not set it.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 INDEX = "model.safetensors.index.json"
 
 
@@ -372,7 +374,8 @@ def test_a_reader_that_leaves(ckpt: Path) -> None:
     """A pipe whose reader has seen enough, such as head, ends the command without a word."""
     for arguments in ([ckpt], [ckpt, "--json"], ["--help"]):
         line = [*COMMAND, *map(str, arguments)]
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(line, stdout=pipe, stderr=pipe, env=BUFFERED) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.close()
@@ -383,9 +386,11 @@ def test_a_reader_that_leaves(ckpt: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_output_that_cannot_be_written(ckpt: Path) -> None:
     """A full disk, to which the output is redirected, is an error of one line."""
+    line = [*COMMAND, str(ckpt)]
+    pipe = subprocess.PIPE
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [*COMMAND, str(ckpt)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            line, stdout=full, stderr=pipe, text=True, check=False, env=BUFFERED
         )
     assert result.returncode == 1
     assert result.stderr == "recast: output: No space left on device\n"

@@ -105,7 +105,10 @@ def conversion(done: Conversion) -> Document:
         "evidence": {
             "tensors": total.tensors,
             "lossless_tensors": total.lossless,
+            "changed_values": total.changed,
             "overflowed_values": total.overflowed,
+            "underflowed_values": total.underflowed,
+            "nan_values": total.nan,
             "worst": next((doc for each, doc in cast if each is total.worst), None),
             "most_overflowed": next(
                 (doc for each, doc in cast if each is total.most_overflowed), None
@@ -217,7 +220,13 @@ def _evidence(shard: str, evidence: Evidence) -> Document:
         "from": evidence.source.value,
         "to": evidence.dtype.value,
         "lossless": evidence.lossless,
+        "changed_values": evidence.changed,
         "largest_error": evidence.largest_error,
         "overflowed_values": evidence.overflowed,
         "largest_overflow": evidence.largest_overflow,
+        "underflowed_values": evidence.underflowed,
+        "nan_values": evidence.nan,
+        "infinite_values": evidence.infinite,
+        "largest_magnitude": evidence.magnitude,
+        "mantissa_bits": evidence.mantissa_bits,
     }

@@ -50,6 +50,7 @@ def converted_and_verified(root: Path) -> Iterator[Json]:
     """Go through all modes with a checkpoint as most are, and take one tensor from the result."""
     source = checkpoints.two_shards(root / "ckpt")
     yield documents.inspection(recast.inspect(source))
+    yield documents.scan(recast.scan(source))
     plan = recast.plan(source, "bf16")
     yield documents.plan_document(plan, plan.default_target)
     done = recast.convert(plan)
@@ -70,6 +71,8 @@ def one_file(root: Path) -> Iterator[Json]:
     tensors = {"big": torch.tensor([3.4e38, 1.0]), "small": torch.tensor([0.1])}
     checkpoints.save_shard(root / "x.safetensors", tensors)
     yield documents.inspection(recast.inspect(root / "x.safetensors"))
+    checkpoints.save_shard(root / "nan.safetensors", {"nan": torch.tensor([torch.nan, 1.0])})
+    yield documents.scan(recast.scan(root / "nan.safetensors"))
     yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
     yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
 

@@ -70,7 +70,7 @@ def convert_shard(
     ):
         new.write(plan.head, 0)
         effort.advance(plan.source.size)
-        found = share(batches(plan), _Worker(plan, old, new, effort), effort.workers)
+        found = share(batches(plan.tensors), _Worker(plan, old, new, effort), effort.workers)
         new.finish(modified=None if target == source else plan.modified, keep_cached=old.was_cached)
         _check(plan, new.path)
         old.check_unchanged()
@@ -81,7 +81,7 @@ def scan_shard(plan: ShardPlan, source: Path, effort: Effort | None = None) -> t
     """Return what `convert_shard` would do to the values, without writing anything."""
     effort = effort or Effort()
     with Source(source, plan.size_before, plan.modified) as old:
-        found = share(batches(plan), _Worker(plan, old, None, effort), effort.workers)
+        found = share(batches(plan.tensors), _Worker(plan, old, None, effort), effort.workers)
     return _evidence(plan, found, effort)
 
 

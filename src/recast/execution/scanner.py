@@ -14,7 +14,7 @@ from recast.execution.pieces import PIECE_BYTES, Piece, batches
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress, contents
 from recast.execution.storage import Source
-from recast.execution.workers import default_workers, share
+from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
 from recast.planning.planner import TensorPlan
 from recast.planning.policy import Kind, Reason
@@ -52,7 +52,7 @@ def scan(
         path = checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
         tensors = _floating(shard)
         nbytes += sum(each.nbytes for each in tensors)
-        found += _scan_shard(shard, path, tensors, workers or default_workers(), progress)
+        found += _scan_shard(shard, path, tensors, chosen_workers(workers), progress)
     return Scan(checkpoint.path, tuple(found), nbytes, time.monotonic() - begun)
 
 

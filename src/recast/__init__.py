@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         StorageError,
         TargetError,
     )
-    from recast.execution.converter import convert, plan
+    from recast.execution.converter import convert, fix_config, plan
     from recast.execution.reader import inspect
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
@@ -50,6 +50,7 @@ _HOMES = {
     "Verification": "recast.reports.verification",
     "convert": "recast.execution.converter",
     "findings": "recast.formats.findings",
+    "fix_config": "recast.execution.converter",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
     "scan": "recast.execution.scanner",
@@ -75,6 +76,7 @@ __all__ = [
     "__version__",
     "convert",
     "findings",
+    "fix_config",
     "inspect",
     "plan",
     "scan",

@@ -16,6 +16,7 @@ import click
 
 import recast
 from recast import dtypes
+from recast.planning.planner import plan_documents
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
@@ -32,6 +33,8 @@ recast ./ckpt                          inspect
 recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
+recast ./ckpt --like ./base            take the dtypes of ./base
+recast ./ckpt --fix-config             make config and index true
 recast ./ckpt-bf16 --against ./ckpt    verify
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
@@ -49,7 +52,10 @@ class Arguments:
     dry_run: bool
     against: Path | None
     scan: bool
+    fix_config: bool
+    like: Path | None
     keep: tuple[str, ...]
+    cast: tuple[str, ...]
     keep_rules: bool
     lossless: bool
     allow: tuple[str, ...]
@@ -85,8 +91,13 @@ class _Interrupted(BaseException):
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
 @click.option("--scan", is_flag=True, help="Look at every value: what do they need?")
+@click.option("--fix-config", is_flag=True, help="Make config and index true; no tensor changes.")
+@click.option("--like", type=_PATH, metavar="BASE", help="Give tensors the dtypes of BASE's.")
 @click.option(
     "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
+)
+@click.option(
+    "--cast", multiple=True, metavar="GLOB", help="Cast these, whatever rules and BASE say."
 )
 @click.option("--no-keep-rules", is_flag=True, help="Cast even tensors known to need fp32.")
 @click.option("--lossless", is_flag=True, help="Fail if any value would change.")
@@ -134,7 +145,9 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
         return _verify
     if arguments.scan:
         return _scan
-    if arguments.to is None:
+    if arguments.fix_config:
+        return _plan if arguments.dry_run else _convert
+    if arguments.to is None and arguments.like is None:
         return _inspect
     return _plan if arguments.dry_run else _convert
 
@@ -149,16 +162,24 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif given := _given(arguments):
-        raise click.UsageError(f"{given} goes with --to")
-    if arguments.in_place and arguments.out:
-        raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
-    if arguments.against is not None and arguments.to is not None:
-        raise click.UsageError("--against verifies what --to has made: give one of them")
-    if arguments.scan and (arguments.to is not None or arguments.against is not None):
-        raise click.UsageError("--scan looks at the values of PATH: give it alone")
+    elif arguments.like is None and (given := _given(arguments)):
+        raise click.UsageError(f"{given} goes with --to or --like")
+    _check_mode(arguments)
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
+
+
+def _check_mode(arguments: Arguments) -> None:
+    """Raise UsageError if the flags ask for more than one thing."""
+    if arguments.in_place and arguments.out:
+        raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
+    made = "--to" if arguments.to is not None else "--like" if arguments.like is not None else ""
+    if arguments.against is not None and made:
+        raise click.UsageError(f"--against verifies what {made} has made: give one of them")
+    if arguments.scan and (made or arguments.against is not None):
+        raise click.UsageError("--scan looks at the values of PATH: give it alone")
+    if arguments.fix_config and (made or arguments.scan or arguments.against is not None):
+        raise click.UsageError("--fix-config changes no tensor: give it alone, or with -n")
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -166,8 +187,9 @@ def _given(arguments: Arguments) -> str | None:
     needed = {
         "-o": arguments.out,
         "--in-place": arguments.in_place,
-        "-n": arguments.dry_run,
+        "-n": arguments.dry_run and not arguments.fix_config,
         "--keep": arguments.keep,
+        "--cast": arguments.cast,
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
         "--allow": arguments.allow,
@@ -191,11 +213,16 @@ def _checkpoint(path: str | Path) -> recast.Checkpoint:
 def _planned(path: str, arguments: Arguments) -> recast.Plan:
     """Plan what the arguments ask for."""
     checkpoint = _checkpoint(path)
+    base = None if arguments.like is None else _checkpoint(arguments.like)
     with _naming_files_of(path):
+        if arguments.fix_config:
+            return plan_documents(checkpoint)
         return recast.plan(
             checkpoint,
             arguments.to,
+            like=base,
             keep=arguments.keep,
+            cast=arguments.cast,
             keep_rules=arguments.keep_rules,
             lossless=arguments.lossless,
             allow=arguments.allow,
@@ -205,7 +232,8 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
 def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
-    target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
+    in_place = arguments.in_place or arguments.fix_config
+    target = plan.checkpoint.path if in_place else arguments.out or plan.default_target
     return Answer(text.plan(plan, target), documents.plan_document(plan, target))
 
 
@@ -216,7 +244,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
         done = recast.convert(
             plan,
             out=arguments.out,
-            in_place=arguments.in_place,
+            in_place=arguments.in_place or arguments.fix_config,
             workers=arguments.workers,
             progress=progress,
         )

@@ -119,8 +119,11 @@ def named(dtype: object) -> Dtype | None:
     """Return the float dtype that *dtype* names, or None if it names none.
 
     *dtype* is a string in any case, with or without ``torch.``; a ``torch.dtype``; or a
-    scalar type such as ``numpy.float16`` or ``ml_dtypes.bfloat16``.
+    scalar type such as ``numpy.float16`` or ``ml_dtypes.bfloat16``. Python's own ``float`` has
+    64 bits and is called like torch's name for 32: it names neither.
     """
+    if dtype is float:
+        return None
     spelling = dtype.__name__ if isinstance(dtype, type) else str(dtype)
     return _SPELLINGS.get(spelling.strip().lower().removeprefix("torch."))
 

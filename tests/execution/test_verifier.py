@@ -99,16 +99,18 @@ def test_any_clean_conversion(tensors: Tensors, target: str, kept: list[str], wo
         ({"ids": torch.arange(4)}, []),
         ({"large": torch.randn(99), "small": torch.randn(2).bfloat16()}, ["large"]),
         ({"large": torch.randn(99), "small": torch.randn(2)}, ["large"]),
+        ({"a": torch.randn(9)}, ["*"]),
         ({}, []),
     ],
 )
 def test_config_of_what_mostly_stays(tmp_path: Path, tensors: Tensors, keep: list[str]) -> None:
-    """A config that says the target is right, even if most or all of the tensors stay."""
+    """A config says the dtype of most parameters, and so it is, if most or all of them stay."""
     source, out = tmp_path / "source", tmp_path / "out"
-    save_shard(source / "model.safetensors", tensors)
+    save_shard(source / "model.safetensors", tensors, {})  # there is something to write
     write_json(source / "config.json", {"torch_dtype": "float32"})
     recast.convert(source, "bf16", out=out, keep=keep)
-    assert json.loads((out / "config.json").read_text()) == {"torch_dtype": "bfloat16"}
+    assert json.loads((out / "config.json").read_text()) == {"torch_dtype": "float32"}
+    assert not recast.findings(recast.inspect(out))
     assert found(recast.verify(out, against=source)) == set()
 
 

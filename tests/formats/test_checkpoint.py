@@ -47,18 +47,20 @@ def test_shares_add_up_to_what_torch_counts(
     ("stored", "expected"),
     [
         ({"F32": 10, "BF16": 3}, Dtype.F32),
-        ({"F32": 10, "BF16": 30}, Dtype.BF16),  # bytes count, not parameters
-        ({"F32": 10, "BF16": 19}, Dtype.F32),
+        ({"F32": 10, "BF16": 30}, Dtype.BF16),
+        ({"F32": 10, "BF16": 11}, Dtype.BF16),  # parameters count, not bytes
+        ({"F32": 10, "BF16": 10}, Dtype.BF16),
+        ({"F32": 10, "BF16": 9}, Dtype.F32),
         ({"I64": 100, "F16": 1}, Dtype.F16),
         ({"U8": 100, "I8": 3}, None),
         ({"BF16": 4, "F16": 4}, Dtype.BF16),
         ({}, None),
     ],
 )
-def test_the_main_dtype_takes_the_most_bytes(
+def test_the_main_dtype_is_that_of_the_most_parameters(
     tmp_path: Path, stored: dict[str, int], expected: Dtype | None
 ) -> None:
-    """Of the floating dtypes, the one with the most bytes is what a checkpoint is said to be."""
+    """Of the floating dtypes, the one of the most parameters is what a checkpoint is said to be."""
     tensors = {
         tag: torch.zeros(size, dtype=checkpoints.TORCH_DTYPES[Dtype.of_tag(tag)])
         for tag, size in stored.items()

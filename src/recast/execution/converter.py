@@ -15,7 +15,8 @@ from recast.execution.target import check_target, is_finished
 from recast.execution.workers import chosen_workers
 from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
-from recast.planning.planner import Plan, make_plan
+from recast.planning.likeness import main_dtype_of
+from recast.planning.planner import Plan, make_plan, plan_documents
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
 
@@ -24,9 +25,11 @@ AnyPath = str | os.PathLike[str]
 
 def plan(
     source: AnyPath | Checkpoint,
-    dtype: object,
+    dtype: object = None,
     *,
+    like: AnyPath | Checkpoint | None = None,
     keep: Iterable[str] = (),
+    cast: Iterable[str] = (),
     keep_rules: bool = True,
     lossless: bool = False,
     allow: Iterable[str] = (),
@@ -35,8 +38,12 @@ def plan(
 
     Args:
         source: a checkpoint's folder, a weights file, or what `inspect` returned for it.
-        dtype: the target: "bfloat16", "bf16", "fp16", "half", torch.float32, …
+        dtype: the target: "bfloat16", "bf16", "fp16", "half", torch.float32, …; with *like* it
+            may be left out, and is then what most of the base model is stored in.
+        like: the base model, or what `inspect` returned for it: each tensor gets the dtype that
+            it has there. What it lacks gets the target, or what the rules say.
         keep: patterns of tensor names to leave as they are: ``"*.norm.weight"``.
+        cast: patterns of tensor names to cast to the target, whatever *like* and the rules say.
         keep_rules: whether tensors known to need fp32 for this model_type stay fp32.
         lossless: whether to fail if any value would change.
         allow: what shall not stop a conversion: "overflow", or the name of a finding.
@@ -44,17 +51,32 @@ def plan(
     Raises:
         DtypeError: if *dtype* is none that recast converts to.
         CheckpointError: if something is wrong with the checkpoint that must be settled first.
-        RefusedError: if it is quantized.
+        RefusedError: if it is quantized, or of another architecture or shape than *like*.
 
     Example:
         >>> recast.plan("./ckpt", "bfloat16").size  # bytes  # doctest: +SKIP
         13476851248
     """
+    if dtype is not None or like is None:
+        dtypes.target(dtype)  # before anything is read: a misspelt dtype is told at once
+    checkpoint = _read(source)
+    base = None if like is None else _read(like)
+    wanted = dtypes.target(dtype) if base is None or dtype is not None else main_dtype_of(base)
     policy = Policy(
-        dtypes.target(dtype), _listed(keep), keep_rules, lossless, frozenset(_listed(allow))
+        wanted,
+        _listed(keep),
+        keep_rules,
+        lossless,
+        frozenset(_listed(allow)),
+        _listed(cast),
+        base,
     )
-    checkpoint = source if isinstance(source, Checkpoint) else inspect(source)
     return make_plan(checkpoint, policy)
+
+
+def _read(source: AnyPath | Checkpoint) -> Checkpoint:
+    """Return the checkpoint at a path, or what is known of it already."""
+    return source if isinstance(source, Checkpoint) else inspect(source)
 
 
 def _listed(names: Iterable[str]) -> tuple[str, ...]:
@@ -68,7 +90,9 @@ def convert(
     *,
     out: AnyPath | None = None,
     in_place: bool = False,
+    like: AnyPath | Checkpoint | None = None,
     keep: Iterable[str] = (),
+    cast: Iterable[str] = (),
     keep_rules: bool = True,
     lossless: bool = False,
     allow: Iterable[str] = (),
@@ -88,7 +112,9 @@ def convert(
         dtype: the target, as for `plan`; left out if *source* is a plan.
         out: where to write; beside the source, with the dtype in its name, if left out.
         in_place: whether to replace the source, file by file.
+        like: as for `plan`.
         keep: as for `plan`.
+        cast: as for `plan`.
         keep_rules: as for `plan`.
         lossless: as for `plan`.
         allow: as for `plan`.
@@ -109,18 +135,29 @@ def convert(
     """
     if not isinstance(source, Plan):
         source = plan(
-            source, dtype, keep=keep, keep_rules=keep_rules, lossless=lossless, allow=allow
+            source,
+            dtype,
+            like=like,
+            keep=keep,
+            cast=cast,
+            keep_rules=keep_rules,
+            lossless=lossless,
+            allow=allow,
         )
     elif dtype is not None:
         raise DtypeError(str(dtype), "is given beside a plan", "make the plan with it")
-    elif _listed(keep) or not keep_rules or lossless or _listed(allow):
+    elif like or _listed(keep) or _listed(cast) or not keep_rules or lossless or _listed(allow):
         raise RefusedError(
             str(source.checkpoint.path),
-            "is planned already, and keep, keep_rules, lossless and allow change the plan",
+            "is planned already, and like, keep, cast, keep_rules, lossless and allow change it",
             "give them to recast.plan",
         )
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
+    if source.only_documents and not in_place:
+        raise TargetError(
+            str(source.checkpoint.path), "is put right where it lies", "give in_place"
+        )
     begun = time.monotonic()
     effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
     target = Path(out) if out else source.default_target
@@ -139,3 +176,24 @@ def convert(
         written = write_anew(source, target, effort)
     seconds = time.monotonic() - begun
     return Conversion(source, target, written.shards, seconds, written.resumed, written.discarded)
+
+
+def fix_config(source: AnyPath | Checkpoint) -> Conversion:
+    """Make the configs and indexes of *source* tell the truth about what is stored in it.
+
+    They are replaced one by one, each when its successor is complete and on the disk: the dtype
+    keys say in what most of the tensors are stored, ``total_size`` how many bytes they take. No
+    weights file is touched.
+
+    Args:
+        source: a checkpoint's folder, or what `inspect` returned for it.
+
+    Raises:
+        RecastError: if the checkpoint is quantized or incomplete, a config is a link, another
+            process is writing here, or the disk fails.
+
+    Example:
+        >>> [each.name for each in recast.fix_config("./ckpt").plan.documents]  # doctest: +SKIP
+        ['config.json', 'model.safetensors.index.json']
+    """
+    return convert(plan_documents(_read(source)), in_place=True)

@@ -5,7 +5,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from math import prod
@@ -22,11 +22,14 @@ from recast.formats.checkpoint import Checkpoint, File, Shard, Weights
 from recast.formats.config import Config
 from recast.formats.header import Header, TensorInfo
 from recast.formats.index import Index
+from recast.formats.model_card import base_model, is_repository
 from recast.formats.names import Role, role
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LFS_POINTER = b"version "  # how one begins; as a header's length it is no length
 _LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+_CARD = "README.md"
+_LARGEST_CARD = 10_000_000  # bytes: a real one has thousands
 _AGAIN = "download or copy it again"
 
 
@@ -189,7 +192,8 @@ def _read_folder(folder: Path) -> Checkpoint:
     weights = tuple(_read_weights(folder, files, indexes))
     if not weights:
         raise CheckpointError(str(folder), "holds no safetensors weights", _hint(found))
-    homes = {posixpath.dirname(shard.name) for each in weights for shard in each.shards}
+    loaded = (name for each in weights for name in (each.name, *(s.name for s in each.shards)))
+    homes = set(map(posixpath.dirname, loaded))
     configs = {
         name: Config.parse(name, _content(folder, name))
         for name, file in files.items()
@@ -203,7 +207,26 @@ def _read_folder(folder: Path) -> Checkpoint:
         configs,
         files=tuple(file for name, file in files.items() if name not in named),
         left_out=tuple(file for file in found.values() if file.role.is_left_out),
+        base=_base(folder, configs.get("config.json"), files),
     )
+
+
+def _base(folder: Path, config: Config | None, files: Mapping[str, File]) -> str | None:
+    """Return the model that the checkpoint was made from, where somebody can find it."""
+    named = [] if config is None else [config.document.get("_name_or_path")]
+    if _CARD in files and files[_CARD].size <= _LARGEST_CARD:
+        named.append(base_model(_content(folder, _CARD).decode("utf-8", "replace")))
+    for name in named:
+        if not isinstance(name, str) or not name or "\0" in name:
+            continue
+        with suppress(OSError):  # such as a name too long for a path: it is none then
+            if Path(name).is_dir():
+                if Path(name).samefile(folder):
+                    continue
+                return name
+        if is_repository(name):
+            return f"hf://{name}"
+    return None
 
 
 def _read_weights(

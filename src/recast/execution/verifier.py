@@ -5,20 +5,19 @@ of the converter's does not hide itself.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from recast.dtypes import TARGETS, Dtype
 from recast.errors import CheckpointError
 from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
 from recast.execution.storage import Source, naming
 from recast.execution.workers import chosen_workers, share
-from recast.formats.checkpoint import Checkpoint, Shard
+from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
 from recast.formats.header import TensorInfo
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
@@ -220,26 +219,10 @@ def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:
     return Source(path, shard.size, shard.modified)
 
 
-def _compare_texts(before: Checkpoint, after: Checkpoint) -> list[Difference]:
-    """Return the configs and indexes that do not say what is stored, or anything else new."""
-    tried = (list(_compare_retold(before, after, each)) for each in _targets(before, after))
-    return min(tried, key=len)
-
-
-def _compare_retold(
-    before: Checkpoint, after: Checkpoint, target: Dtype | None
-) -> Iterator[Difference]:
-    """Yield the configs and indexes of *after* that are not *before*'s, retold for *target*."""
-    expected = {name: config.text for name, config in before.configs.items()}
+def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
+    """Yield the configs and indexes that do not say what is stored, or anything else new."""
+    expected = dict(_retold(before, after))
     found = {name: config.text for name, config in after.configs.items()}
-    if target is not None:
-        expected = {name: config.retold(target) for name, config in before.configs.items()}
-    sizes = {shard.name: shard.header.data_size for shard in after.shards}
-    for weights in before.weights:
-        if weights.index is not None:
-            total = sum(sizes.get(shard, 0) for shard in weights.index.shards)
-            text = weights.index.retold(total, target) if target else weights.index.text
-            expected[weights.name] = text
     found |= {each.name: each.index.text for each in after.weights if each.index is not None}
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
@@ -251,20 +234,20 @@ def _compare_retold(
             yield Difference(name, "", f"does not say what it should: {line}")
 
 
-def _targets(before: Checkpoint, after: Checkpoint) -> Sequence[Dtype | None]:
-    """Return the dtypes that *after* may have been converted to, judging by what changed.
+def _retold(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield *before*'s configs and indexes as they are when they speak of what *after* stores."""
+    stored = {shard.name: shard for shard in after.shards}
 
-    If no tensor did, it is one of those that are stored, most likely the main one.
-    """
-    old = {name: each for shard in before.shards for name, each in shard.header.tensors.items()}
-    changed: dict[Dtype, int] = {}
-    for shard in after.shards:
-        for name, tensor in shard.header.tensors.items():
-            if name in old and tensor.dtype is not old[name].dtype:
-                changed[tensor.dtype] = changed.get(tensor.dtype, 0) + tensor.nbytes
-    if changed:
-        return [max(changed, key=changed.__getitem__)]
-    return [each.dtype for each in after.dtypes if each.dtype in TARGETS] or [None, *TARGETS]
+    def counterparts(shards: Iterable[Shard]) -> list[Shard]:
+        return [stored[shard.name] for shard in shards if shard.name in stored]
+
+    for name, config in before.configs.items():
+        yield name, config.retold(main_dtype(counterparts(before.shards_of(config))))
+    for weights in before.weights:
+        if weights.index is not None:
+            shards = counterparts(weights.shards)
+            total = sum(shard.header.data_size for shard in shards)
+            yield weights.name, weights.index.retold(total, main_dtype(shards))
 
 
 def _first_difference(expected: str, found: str) -> str:

@@ -102,8 +102,18 @@ def dtype_shares(shards: Iterable[Shard]) -> tuple[DtypeShare, ...]:
 
 
 def main_dtype(shards: Iterable[Shard]) -> Dtype | None:
-    """Return the floating dtype that takes the most bytes of *shards*; None without any."""
-    return next((share.dtype for share in dtype_shares(shards) if share.dtype.is_floating), None)
+    """Return the floating dtype of the most parameters in *shards*; None without any."""
+    shares = dtype_shares(shards)
+    return most_used((share.dtype, share.parameters) for share in shares)
+
+
+def most_used(parameters: Iterable[tuple[Dtype, int]]) -> Dtype | None:
+    """Return the floating dtype that has the most *parameters*, of equals the narrowest."""
+    counts: Counter[Dtype] = Counter()
+    for dtype, count in parameters:
+        if dtype.is_floating:
+            counts[dtype] += count
+    return min(counts, key=lambda each: (-counts[each], each.bits, each), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,8 @@ class Checkpoint:
         left_out: what lies in the folder and is no part of the model: trainer state,
             checkpoints of their own, download caches.
         is_file: whether *path* is one bare weights file, without a folder around it.
+        base: the model that it was made from, as config.json or the model card names it: a
+            folder that exists, or a repository as ``hf://org/name``; None if neither does.
     """
 
     path: Path
@@ -126,6 +138,7 @@ class Checkpoint:
     files: tuple[File, ...] = ()
     left_out: tuple[File, ...] = ()
     is_file: bool = False
+    base: str | None = None
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -153,10 +166,28 @@ class Checkpoint:
             *self.files,
         )
 
+    @property
+    def configs_by_shard(self) -> Mapping[str, Config]:
+        """The config that speaks of each shard: beside the index, or else beside the shard."""
+        found: dict[str, Config] = {}
+        for weights in self.weights:
+            for shard in weights.shards:
+                for name in (weights.name, shard.name):
+                    config = self.configs.get(_beside(name))
+                    if config is not None:
+                        found.setdefault(shard.name, config)
+        return found
+
     def config_of(self, shard: str) -> Config | None:
-        """Return the config that lies beside the shard of this name."""
-        return self.configs.get(str(PurePosixPath(shard).with_name("config.json")))
+        """Return the config that speaks of the shard of this name."""
+        return self.configs_by_shard.get(shard)
 
     def shards_of(self, config: Config) -> tuple[Shard, ...]:
-        """Return the shards that lie beside *config*."""
-        return tuple(each for each in self.shards if self.config_of(each.name) is config)
+        """Return the shards of which *config* speaks."""
+        configs = self.configs_by_shard
+        return tuple(shard for shard in self.shards if configs.get(shard.name) is config)
+
+
+def _beside(name: str) -> str:
+    """Return the name of the config beside the file *name*."""
+    return str(PurePosixPath(name).with_name("config.json"))

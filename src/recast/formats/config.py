@@ -15,6 +15,7 @@ _KEYS = ("dtype", "torch_dtype")
 # transformers up to 4.55, vLLM, SGLang and mlx-lm know only this one.
 _KEY_EVERY_LOADER_READS = "torch_dtype"
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+_MLX_KEYS = frozenset({"bits", "group_size"})
 _NO_VALUE = "auto"  # what some people write; transformers 5 crashes on it
 
 
@@ -73,8 +74,29 @@ class Config:
         return model_type if isinstance(model_type, str) else None
 
     @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """The name and the model_type of each sub-config that has one: "text_config", "llama"."""
+        return tuple(
+            (path[-1], config["model_type"])
+            for path, config in _configs(self.document)
+            if path and isinstance(config.get("model_type"), str)
+        )
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The number of tokens, where the config or its text_config names one."""
+        text = self.document.get("text_config")
+        for config in (self.document, text if isinstance(text, dict) else {}):
+            if isinstance(size := config.get("vocab_size"), int):
+                return size
+        return None
+
+    @property
     def quantization(self) -> str | None:
         """The method by which the model is quantized; None if it is not."""
+        packed = self.document.get("quantization")  # as MLX says it
+        if isinstance(packed, dict) and _MLX_KEYS & packed.keys():
+            return "MLX"
         for _, config in _configs(self.document):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(found := config.get(key), dict) and found:
@@ -93,8 +115,13 @@ class Config:
         """Whether a loader finds no dtype key where it looks first: at the root."""
         return self.model_type is not None and not any(key in self.document for key in _KEYS)
 
-    def retold(self, dtype: Dtype) -> str:
-        """Return the text with every dtype key saying *dtype*, and one added if none is there."""
+    def retold(self, dtype: Dtype | None) -> str:
+        """Return the text with every dtype key saying *dtype*, and one added if none is there.
+
+        Where nothing is stored that has a dtype, *dtype* is None, and the text stays.
+        """
+        if dtype is None:
+            return self.text
         wrong = [claim.path for claim in self.claims if claim.value != dtype.torch_name]
         text = json_text.replace_all(self.text, wrong, dtype.torch_name)
         if self.lacks_dtype:
@@ -127,9 +154,14 @@ def _claims(path: tuple[str, ...], config: Mapping[str, Any]) -> Iterator[DtypeC
         match config.get(key, 0):
             case None:
                 yield DtypeClaim((*path, key), None)
-            case str(value) if named(value) or value == _NO_VALUE:
+            case str(value) if _is_dtype(value):
                 yield DtypeClaim((*path, key), value)
             case dict(by_part):
                 for part, value in by_part.items():
-                    if isinstance(value, str) and named(value):
+                    if value is None or (isinstance(value, str) and _is_dtype(value)):
                         yield DtypeClaim((*path, key, part), value)
+
+
+def _is_dtype(value: str) -> bool:
+    """Whether *value* stands where a dtype does: it names one, or leaves it open."""
+    return named(value) is not None or value == _NO_VALUE

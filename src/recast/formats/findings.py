@@ -1,10 +1,13 @@
 """What is wrong or surprising in a checkpoint, each thing under a name of its own."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from recast.formats.checkpoint import Checkpoint, Weights, main_dtype
+from recast.dtypes import Dtype
+from recast.formats.checkpoint import Checkpoint, Shard, Weights, main_dtype
+from recast.formats.config import DtypeClaim
 from recast.formats.names import is_shard
 
 _NAMED_AT_MOST = 3  # tensors or files spelled out in one sentence
@@ -19,6 +22,11 @@ _PACKED = frozenset(
     ]
 )
 _PACKED_PART = ".quant_state."
+_CODES = frozenset([Dtype.I8, Dtype.U8, Dtype.I16, Dtype.U16, Dtype.I32, Dtype.U32])
+_SCALES = ("scale", "scales", "zeros", "zero_point", "absmax")
+_SCALE = re.compile(rf"[._]?({'|'.join(_SCALES)})$")
+_QUANTIZATION_KEYS = ("quantization", "quant_method")  # of header metadata
+_NO_QUANTIZATION = frozenset(["", "none", "null", "false", "{}"])
 
 
 class Severity(StrEnum):
@@ -66,9 +74,10 @@ def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
     found = (
         *_quantized(checkpoint),
         *_ambiguous(checkpoint),
-        *(finding for weights in checkpoint.weights for finding in _incomplete(weights)),
+        *(found for weights in checkpoint.weights for found in _incomplete(checkpoint, weights)),
         *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
         *_claims(checkpoint),
+        *_index_claims(checkpoint),
         *_totals(checkpoint),
         *_header_metadata(checkpoint),
     )
@@ -83,16 +92,47 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Finding]:
         if config.quantization is not None:
             problem = f"the model is quantized ({config.quantization})"
             yield Finding("quantized", Severity.ERROR, config.name, problem, remedy)
+    scaled = _scaled(checkpoint.shards)
     for shard in checkpoint.shards:
+        if said := _says_quantized(shard.header.metadata or {}):
+            problem = f"says {said} in its header metadata: the model is quantized"
+            yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
+            continue
         for name, tensor in shard.header.tensors.items():
             if tensor.dtype.is_packed:
                 problem = f"tensor {name!r} is stored as {tensor.dtype}: the model is quantized"
             elif name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
                 problem = f"tensor {name!r} belongs to packed weights: the model is quantized"
+            elif tensor.dtype in _CODES and _stems(name) & scaled:
+                problem = f"tensor {name!r}, {tensor.dtype}, has scales: the model is quantized"
             else:
                 continue
             yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
             break
+
+
+def _says_quantized(metadata: Mapping[str, str]) -> str:
+    """Return what header metadata say of quantization; "" if nothing, or that there is none."""
+    for key in _QUANTIZATION_KEYS:
+        if metadata.get(key, "").strip().lower() not in _NO_QUANTIZATION:
+            return f"{key} = {metadata[key]}"
+    return ""
+
+
+def _scaled(shards: Iterable[Shard]) -> frozenset[str]:
+    """Return the names of what floating scales and zero points are for."""
+    return frozenset(
+        _SCALE.sub("", name)
+        for shard in shards
+        for name, tensor in shard.header.tensors.items()
+        if name.endswith(_SCALES) and tensor.dtype.is_floating
+    )
+
+
+def _stems(name: str) -> set[str]:
+    """Return by which names scales may call a tensor: its own, and its module's."""
+    module = name.rpartition(".")[0]
+    return {name, module} if module else {name}
 
 
 def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -100,13 +140,13 @@ def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
     names = {weights.name for weights in checkpoint.weights}
     for weights in checkpoint.weights:
         single = _single_twin(weights.name)
-        if weights.index is not None and single in names and single not in weights.index.shards:
+        if weights.index is not None and single in names:
             yield Finding(
                 "ambiguous-weights",
                 Severity.ERROR,
                 single,
                 f"lies beside {weights.name}, and transformers loads it instead of the shards",
-                "delete or move away whichever of the two is stale",
+                "delete the stale one, or convert both (--allow ambiguous-weights)",
             )
 
 
@@ -116,23 +156,29 @@ def _single_twin(index: str) -> str:
     return f"{stem}{variant}.safetensors"
 
 
-def _incomplete(weights: Weights) -> Iterator[Finding]:
+def _incomplete(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
     """Find shards without a file, and shards without an index."""
+    left_out = {file.name: file.role for file in checkpoint.left_out}
     for missing in weights.missing_shards:
+        problem, remedy = "is not there", "download or copy it again"
+        if missing in left_out:
+            problem = f"lies in what is left out ({left_out[missing]})"
+            remedy = "move it beside the index, and name it there"
         yield Finding(
             "missing-shard",
             Severity.ERROR,
             missing,
-            f"is named in {weights.name} but is not there",
-            "download or copy it again",
+            f"is named in {weights.name} but {problem}",
+            remedy,
         )
-    if weights.index is None and is_shard(weights.name):
+    # A file that is named by itself was chosen: nothing is missing beside it.
+    if weights.index is None and is_shard(weights.name) and not checkpoint.is_file:
         yield Finding(
             "unindexed-tensors",
             Severity.ERROR,
             weights.name,
             "is numbered as a shard, but no index names it",
-            "restore the index, or move a stale shard away",
+            "restore the index, move it away, or convert it too (--allow unindexed-tensors)",
         )
 
 
@@ -149,7 +195,7 @@ def _misindexed(weights: Weights) -> Iterator[Finding]:
                 Severity.ERROR,
                 shard.name,
                 f"holds {_listed(extra)}, which {weights.name} does not place there",
-                "put the index right, or take the tensors out of the shard",
+                "mend the index, or convert them where they lie (--allow unindexed-tensors)",
             )
     present = {shard.name: shard.header.tensors.keys() for shard in weights.shards}
     absent = [
@@ -173,16 +219,7 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
         stored = main_dtype(checkpoint.shards_of(config))
         if stored is None:
             continue
-        # A claim in other words, such as "bf16", is wrong too: transformers 5 fails on it.
-        if wrong := [claim for claim in config.claims if claim.value != stored.torch_name]:
-            claims = ", ".join(map(str, wrong))
-            yield Finding(
-                "config-mismatch",
-                Severity.WARNING,
-                config.name,
-                f"says {claims}, but most of what is stored is {stored.torch_name}",
-                "converting puts it right",
-            )
+        yield from _mismatches(config.name, config.claims, stored)
         if config.lacks_dtype:
             yield Finding(
                 "no-dtype-key",
@@ -191,6 +228,28 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
                 "says no dtype, so that loaders guess",
                 "converting adds torch_dtype",
             )
+
+
+def _mismatches(subject: str, claims: Iterable[DtypeClaim], stored: Dtype) -> Iterator[Finding]:
+    """Find claims of another dtype; and of the right one in words that loaders fail on."""
+    wrong = [claim for claim in claims if claim.value != stored.torch_name]
+    if not wrong:
+        return
+    listed = ", ".join(map(str, wrong))
+    if all(claim.dtype is stored for claim in wrong):
+        problem = f"says {listed}, which loaders may not know: it is spelled {stored.torch_name}"
+    else:
+        problem = f"says {listed}, but most of what is stored is {stored.torch_name}"
+    yield Finding("config-mismatch", Severity.WARNING, subject, problem, "converting puts it right")
+
+
+def _index_claims(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find index metadata that says another dtype than what is stored."""
+    for weights in checkpoint.weights:
+        stored = main_dtype(weights.shards)
+        if weights.index is not None and weights.index.claims_dtype and stored is not None:
+            claim = DtypeClaim(("metadata", "dtype"), weights.index.dtype)
+            yield from _mismatches(weights.name, (claim,), stored)
 
 
 def _totals(checkpoint: Checkpoint) -> Iterator[Finding]:

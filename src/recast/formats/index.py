@@ -72,8 +72,16 @@ class Index:
         claim = self.metadata.get("dtype") if self.metadata else None
         return claim if isinstance(claim, str) else None
 
-    def retold(self, total_size: int, dtype: Dtype) -> str:
-        """Return the text with *total_size* in bytes and, where one is claimed, *dtype*."""
+    @property
+    def claims_dtype(self) -> bool:
+        """Whether the index metadata claims a dtype that recast knows, in whatever spelling."""
+        return self.dtype is not None and named(self.dtype) is not None
+
+    def retold(self, total_size: int, dtype: Dtype | None) -> str:
+        """Return the text with *total_size* in bytes and, where one is claimed, *dtype*.
+
+        Where nothing is stored that has a dtype, *dtype* is None, and what is claimed stays.
+        """
         text = self.text
         if self.metadata is None:
             drop_null = "metadata" in json_text.parse(text, self.name)
@@ -83,7 +91,7 @@ class Index:
             text = json_text.insert(text, ("metadata",), "total_size", total_size)
         elif self.total_size != total_size:
             text = json_text.replace(text, ("metadata", "total_size"), total_size)
-        if self.dtype is not None and named(self.dtype) is not None:
+        if dtype is not None and self.claims_dtype and self.dtype != dtype.torch_name:
             text = json_text.replace(text, ("metadata", "dtype"), dtype.torch_name)
         return text
 

@@ -1,7 +1,8 @@
 """plan(): what a policy makes of a checkpoint, down to the last byte, before anything is done."""
 
+import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -10,10 +11,12 @@ from pathlib import Path
 from recast.dtypes import Dtype
 from recast.errors import CheckpointError, RefusedError
 from recast.formats import header
-from recast.formats.checkpoint import Checkpoint, File, Shard
+from recast.formats.checkpoint import Checkpoint, File, Shard, Weights, main_dtype, most_used
 from recast.formats.findings import Finding, Severity, findings
 from recast.formats.header import TensorInfo
-from recast.planning.policy import Decide, Policy, Reason
+from recast.planning import likeness
+from recast.planning.likeness import Likeness
+from recast.planning.policy import AS_STORED, Decide, Policy, Reason, matching
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Plan:
         shards: every weights file, whether it changes or not.
         documents: the configs and indexes that change: configs first.
         copies: the other files, which stay as they are, byte for byte.
+        like: what the base model says of the tensors; None without one.
+        only_documents: whether configs and indexes are all that may be written.
     """
 
     checkpoint: Checkpoint
@@ -128,6 +133,8 @@ class Plan:
     shards: tuple[ShardPlan, ...]
     documents: tuple[DocumentPlan, ...]
     copies: tuple[File, ...]
+    like: Likeness | None = None
+    only_documents: bool = False
 
     @property
     def changes(self) -> bool:
@@ -147,7 +154,8 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A digest that differs for plans that write anything else, or from anything else."""
-        digest = sha256(f"{self.checkpoint.path.resolve()} {self.policy.fingerprint}".encode())
+        wish = f"{self.policy.fingerprint} {self.only_documents}"
+        digest = sha256(f"{self.checkpoint.path.resolve()} {wish}".encode())
         for shard in self.shards:
             digest.update(f"{shard.name} {shard.size_before} {shard.modified}".encode())
             digest.update(shard.source.digest.encode() + shard.head)
@@ -169,9 +177,11 @@ class Plan:
 
     @property
     def kept(self) -> Iterator[tuple[str, TensorPlan]]:
-        """Each tensor that somebody decided to leave in another dtype, with its shard."""
+        """Each floating tensor that gets another dtype than the target, with its shard."""
         for shard in self.shards:
-            yield from ((shard.name, each) for each in shard.tensors if each.reason.keeps)
+            for each in shard.tensors:
+                if each.reason.keeps and each.dtype is not self.policy.target:
+                    yield shard.name, each
 
     @property
     def files(self) -> Iterator[FilePlan]:
@@ -198,19 +208,58 @@ class Plan:
 def make_plan(checkpoint: Checkpoint, policy: Policy) -> Plan:
     """Decide what *policy* makes of *checkpoint*. Pure: nothing is read or written.
 
-    Raises RefusedError if the checkpoint is quantized, CheckpointError if anything else
-    about it must be settled first.
+    Raises RefusedError if the checkpoint is quantized or is not of the architecture of the base
+    model, CheckpointError if anything else about it must be settled first.
     """
-    refuse_blocked(each for each in findings(checkpoint) if each.name not in policy.allow)
-    _refuse_idle_patterns(checkpoint, policy)
+    refuse_blocked(each for each in findings(checkpoint) if not _is_allowed(each, policy))
+    _refuse_patterns(checkpoint, policy)
+    like = None if policy.base is None else likeness.compare(checkpoint, policy.base)
+    shards: dict[str, ShardPlan] = {}
+    for weights in checkpoint.weights:
+        decide = None
+        for shard in weights.shards:
+            if shard.name not in shards:
+                decide = decide or _decider(checkpoint, policy, weights, like)
+                shards[shard.name] = _plan_shard(shard, decide)
+    return _whole(Plan(checkpoint, policy, tuple(shards.values()), (), (), like))
+
+
+def plan_documents(checkpoint: Checkpoint) -> Plan:
+    """Decide what makes configs and indexes tell the truth; no weights file is touched.
+
+    Pure: nothing is read or written. Raises RefusedError if the checkpoint is quantized,
+    CheckpointError if anything else about it must be settled first.
+    """
+    refuse_blocked(findings(checkpoint))
     shards = tuple(
-        _plan_shard(shard, policy.decider(_model_type(checkpoint, shard)))
+        ShardPlan(
+            shard.name,
+            shard.header,
+            tuple(
+                TensorPlan(name, tensor, tensor.dtype, AS_STORED)
+                for name, tensor in shard.header.tensors.items()
+            ),
+            shard.header.data_size,
+            b"",
+            shard.modified,
+        )
         for shard in checkpoint.shards
     )
-    documents = tuple(_plan_documents(checkpoint, policy.target, shards))
-    planned = {shard.name for shard in shards} | {each.name for each in documents}
-    copies = tuple(file for file in checkpoint.all_files if file.name not in planned)
-    return Plan(checkpoint, policy, shards, documents, copies)
+    policy = Policy(main_dtype(checkpoint.shards) or Dtype.F32)
+    return _whole(Plan(checkpoint, policy, shards, (), (), only_documents=True))
+
+
+def _whole(plan: Plan) -> Plan:
+    """Return *plan*, whose shards are known, with the files that follow from them."""
+    documents = tuple(_plan_documents(plan.checkpoint, plan.shards))
+    planned = {shard.name for shard in plan.shards} | {each.name for each in documents}
+    copies = tuple(file for file in plan.checkpoint.all_files if file.name not in planned)
+    return replace(plan, documents=documents, copies=copies)
+
+
+def _is_allowed(finding: Finding, policy: Policy) -> bool:
+    """Whether the user has chosen to go on; codes cannot be cast, whatever the user says."""
+    return finding.name in policy.allow and finding.name != "quantized"
 
 
 def refuse_blocked(found: Iterable[Finding]) -> None:
@@ -221,10 +270,18 @@ def refuse_blocked(found: Iterable[Finding]) -> None:
             raise kind(finding.subject, finding.problem, finding.remedy)
 
 
-def _model_type(checkpoint: Checkpoint, shard: Shard) -> str | None:
-    """Return the architecture that the config beside *shard* names."""
-    config = checkpoint.config_of(shard.name)
-    return None if config is None else config.model_type
+def _decider(
+    checkpoint: Checkpoint, policy: Policy, weights: Weights, like: Likeness | None
+) -> Decide:
+    """Return the function that decides for each tensor of *weights*."""
+    config = checkpoint.configs_by_shard.get(weights.shards[0].name)
+    shards = weights.shards
+    return policy.decider(
+        None if config is None else config.model_type,
+        parts=() if config is None else config.parts,
+        has=lambda name: any(name in shard.header.tensors for shard in shards),
+        like=None if like is None else like.dtypes.get(posixpath.dirname(weights.name)),
+    )
 
 
 def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:
@@ -244,28 +301,53 @@ def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:
     return ShardPlan(shard.name, shard.header, tensors, size, head, shard.modified)
 
 
-def _refuse_idle_patterns(checkpoint: Checkpoint, policy: Policy) -> None:
-    """Refuse a pattern to keep that keeps nothing: what it was meant for would be rounded."""
-    for pattern in policy.keep:
-        names = (name for shard in checkpoint.shards for name in shard.header.tensors)
-        if not any(fnmatchcase(name, pattern) for name in names):
+def _refuse_patterns(checkpoint: Checkpoint, policy: Policy) -> None:
+    """Refuse patterns that match nothing, which were meant for something, or contradict."""
+    names = [name for shard in checkpoint.shards for name in shard.header.tensors]
+    for option, patterns in (("--keep", policy.keep), ("--cast", policy.cast)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RefusedError(
+                    str(checkpoint.path),
+                    f"no tensor matches {option} {pattern}",
+                    "mend the pattern: it must match a whole name, as in '*.norm.weight'",
+                )
+    if not policy.keep or not policy.cast:
+        return
+    for name in names:
+        keep, cast = matching(name, policy.keep), matching(name, policy.cast)
+        if keep is not None and cast is not None:
             raise RefusedError(
                 str(checkpoint.path),
-                f"no tensor matches --keep {pattern}",
-                "mend the pattern: it must match a whole name, as in '*.norm.weight'",
+                f"tensor {name!r} matches both --keep {keep} and --cast {cast}",
+                "mend one of the patterns",
             )
 
 
-def _plan_documents(
-    checkpoint: Checkpoint, target: Dtype, shards: Iterable[ShardPlan]
-) -> Iterable[DocumentPlan]:
-    """Yield the configs and indexes whose text must change, configs first."""
-    sizes = {shard.name: shard.data_size for shard in shards}
-    texts = [(each.name, each.text, each.retold(target)) for each in checkpoint.configs.values()]
+def _plan_documents(checkpoint: Checkpoint, shards: Iterable[ShardPlan]) -> Iterable[DocumentPlan]:
+    """Yield the configs and indexes whose text must change, configs first.
+
+    Each says the dtype in which most of what it speaks of will be stored: what loaders take for
+    the whole, so that a few tensors that are kept do not widen the others in memory.
+    """
+    planned = {shard.name: shard for shard in shards}
+    texts = []
+    for config in checkpoint.configs.values():
+        main = _main_dtype(planned[shard.name] for shard in checkpoint.shards_of(config))
+        texts.append((config.name, config.text, config.retold(main)))
     for weights in checkpoint.weights:
         if weights.index is not None:
-            total = sum(sizes[shard.name] for shard in weights.shards)
-            texts.append((weights.name, weights.index.text, weights.index.retold(total, target)))
+            own = [planned[shard.name] for shard in weights.shards]
+            total = sum(shard.data_size for shard in own)
+            text = weights.index.retold(total, _main_dtype(own))
+            texts.append((weights.name, weights.index.text, text))
     for name, before, after in texts:
         if before != after:
             yield DocumentPlan(name, len(before.encode()), after)
+
+
+def _main_dtype(shards: Iterable[ShardPlan]) -> Dtype | None:
+    """Return the floating dtype that most parameters of *shards* will have."""
+    return most_used(
+        (tensor.dtype, tensor.source.parameters) for shard in shards for tensor in shard.tensors
+    )

@@ -1,13 +1,14 @@
 """Policy: which tensor gets which dtype, and the reason when it is kept."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from recast.dtypes import Dtype
+from recast.formats.checkpoint import Checkpoint
 from recast.formats.header import TensorInfo
-from recast.planning import keep_rules
+from recast.planning import keep_rules, likeness
 
 OVERFLOW = "overflow"  # the name by which finite values that become infinite are allowed
 
@@ -20,6 +21,7 @@ class Kind(StrEnum):
     NOT_FLOATING = "not floating"
     RULE = "rule"
     KEEP = "keep"
+    LIKE = "like"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,19 @@ class Reason:
 
     @property
     def keeps(self) -> bool:
-        """Whether somebody decided to leave a floating tensor in another dtype."""
-        return self.kind in (Kind.RULE, Kind.KEEP)
+        """Whether somebody decided on a dtype that need not be the target's."""
+        return self.kind in (Kind.RULE, Kind.KEEP, Kind.LIKE)
 
     def __str__(self) -> str:
         """Return the reason as one would say it."""
         return self.detail or self.kind.value
 
 
+AS_STORED = Reason(Kind.ALREADY, "as it is stored")
 _CAST = Reason(Kind.CAST)
 _ALREADY = Reason(Kind.ALREADY)
 _NOT_FLOATING = Reason(Kind.NOT_FLOATING)
+_LIKE = Reason(Kind.LIKE, "as in the base model")
 
 Decide = Callable[[str, TensorInfo], tuple[Dtype, Reason]]
 
@@ -56,11 +60,13 @@ class Policy:
     """What the user wants of a conversion.
 
     Attributes:
-        target: the dtype of every floating tensor that is not kept.
+        target: the dtype of every floating tensor for which there is no reason to differ.
         keep: patterns (``*.norm.weight``) of tensor names to leave as they are.
         keep_rules: whether tensors known to need fp32 stay as they are.
         lossless: whether to refuse if any value would change.
         allow: what does not stop the conversion: names of findings, or "overflow".
+        cast: patterns of tensor names to cast whatever rules and the base model say.
+        base: the checkpoint whose dtypes are followed; None to follow none.
     """
 
     target: Dtype
@@ -68,29 +74,66 @@ class Policy:
     keep_rules: bool = True
     lossless: bool = False
     allow: frozenset[str] = frozenset()
+    cast: tuple[str, ...] = ()
+    base: Checkpoint | None = field(default=None, repr=False)
 
     @property
     def fingerprint(self) -> str:
         """A short text that differs for policies that may decide differently."""
-        return f"{self.target} {self.keep} {self.keep_rules}"
+        like = "" if self.base is None else likeness.digest(self.base)
+        return f"{self.target} {self.keep} {self.keep_rules} {self.cast} {like}"
 
-    def decider(self, model_type: str | None) -> Decide:
-        """Return the function that decides for each tensor of a *model_type* model."""
-        no_rule = keep_rules.rule(None, self.target)
-        rule = keep_rules.rule(model_type, self.target) if self.keep_rules else no_rule
+    def decider(
+        self,
+        model_type: str | None,
+        *,
+        parts: Iterable[tuple[str, str]] = (),
+        has: Callable[[str], bool] = lambda _name: False,
+        like: Mapping[str, Dtype] | None = None,
+    ) -> Decide:
+        """Return the function that decides for each tensor of a *model_type* model.
+
+        The last word is the user's; then comes the base model; then come the rules.
+
+        Args:
+            model_type: what the config says.
+            parts: the names and model types of its sub-configs.
+            has: whether the model has a tensor of this name.
+            like: the dtypes that tensors have in the base model.
+        """
+        rule: keep_rules.Rule = keep_rules.no_rule
+        if self.keep_rules:
+            rule = keep_rules.rules(model_type, parts, has, self.target)
+        alike = like or {}
+        has_patterns = bool(self.cast or self.keep)
 
         def decide(name: str, tensor: TensorInfo) -> tuple[Dtype, Reason]:
-            if not tensor.dtype.is_floating:
-                return tensor.dtype, _NOT_FLOATING
-            if tensor.dtype is self.target:
-                return tensor.dtype, _ALREADY
-            for pattern in self.keep:
-                if fnmatchcase(name, pattern):
-                    return tensor.dtype, Reason(Kind.KEEP, f"--keep {pattern}")
-            if (needed := rule(name)) is not None:
+            stored = tensor.dtype
+            if not stored.is_floating:
+                return stored, _NOT_FLOATING
+            if has_patterns and (wished := self._wished(name, stored)) is not None:
+                dtype, reason = wished
+            elif name in alike:
+                return alike[name], _LIKE
+            elif stored is not self.target and (needed := rule(name)) is not None:
                 # Never wider than fp32, and a tensor stored narrower has nothing to lose.
-                dtype = Dtype.F32 if tensor.dtype is Dtype.F64 else tensor.dtype
-                return dtype, Reason(Kind.RULE, needed)
-            return self.target, _CAST
+                dtype = Dtype.F32 if stored is Dtype.F64 else stored
+                reason = Reason(Kind.RULE, needed)
+            else:
+                dtype, reason = self.target, _CAST
+            return dtype, _ALREADY if stored is self.target else reason
 
         return decide
+
+    def _wished(self, name: str, stored: Dtype) -> tuple[Dtype, Reason] | None:
+        """Return what a pattern of the user's says of a tensor; None if none matches."""
+        if (pattern := matching(name, self.cast)) is not None:
+            return self.target, Reason(Kind.CAST, f"--cast {pattern}")
+        if (pattern := matching(name, self.keep)) is not None:
+            return stored, Reason(Kind.KEEP, f"--keep {pattern}")
+        return None
+
+
+def matching(name: str, patterns: Iterable[str]) -> str | None:
+    """Return the first of *patterns* that matches the whole of *name*, if any."""
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)

@@ -4,6 +4,7 @@ In all of them a dtype is the tag that stands in safetensors headers ("BF16", "F
 are in bytes, and files are named relative to the checkpoint, with "/".
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from recast.dtypes import Dtype, named
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights, dtype_shares
 from recast.formats.findings import Finding, findings
+from recast.planning.likeness import Likeness
 from recast.planning.planner import Plan, make_plan
-from recast.planning.policy import Policy
+from recast.planning.policy import Kind, Policy
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
 from recast.reports.scan import Scan
@@ -35,7 +37,16 @@ def inspection(checkpoint: Checkpoint) -> Document:
         "findings": [_finding(each) for each in findings(checkpoint)],
         "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
         "left_out": _left_out(checkpoint.left_out),
+        "base": checkpoint.base,
+        "like_command": like_command(checkpoint),
     }
+
+
+def like_command(checkpoint: Checkpoint) -> str | None:
+    """Return the command that gives the tensors the dtypes of the base model, if one is named."""
+    if checkpoint.base is None or any(each.name == "quantized" for each in findings(checkpoint)):
+        return None
+    return shlex.join(["recast", str(checkpoint.path), "--like", checkpoint.base])
 
 
 def _finding(finding: Finding) -> Document:
@@ -91,7 +102,27 @@ def plan_document(plan: Plan, target: Path) -> Document:
             }
             for shard, tensor in plan.kept
         ],
+        "cast": [
+            {"file": shard.name, "tensor": tensor.name, "detail": tensor.reason.detail}
+            for shard in plan.shards
+            for tensor in shard.tensors
+            if tensor.reason.kind is Kind.CAST and tensor.reason.detail
+        ],
+        "like": _like(plan.like),
+        "only_documents": plan.only_documents,
         "left_out": _left_out(plan.checkpoint.left_out),
+    }
+
+
+def _like(like: Likeness | None) -> Document | None:
+    """Return how much a base model says, and what it lacks."""
+    if like is None:
+        return None
+    return {
+        "base": like.path,
+        "prefix": like.prefix,
+        "tensors": like.matched,
+        "lacking": [{"folder": home, "tensor": name} for home, name in like.lacking],
     }
 
 

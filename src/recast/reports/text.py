@@ -1,12 +1,15 @@
 """What the command says, as text for a terminal."""
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights
 from recast.formats.findings import Finding, findings
+from recast.planning.likeness import Likeness
 from recast.planning.planner import Action, Plan
+from recast.planning.policy import Kind
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
@@ -52,6 +55,7 @@ def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
     said = [
         *_labelled("claimed", _claims(checkpoint)),
         *_labelled("to bf16", _savings(checkpoint)),
+        *_labelled("base", _base(checkpoint)),
         *_left_out(checkpoint.left_out),
     ]
     for block in (said, list(_findings(findings(checkpoint)))):
@@ -93,6 +97,12 @@ def _savings(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{nbytes(after)}, takes {nbytes(after - before)} more"
     else:
         yield f"{nbytes(after)}, saves {nbytes(before - after)} ({(before - after) / before:.0%})"
+
+
+def _base(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield the command that gives the tensors the dtypes of the base model, if one is named."""
+    if (command := documents.like_command(checkpoint)) is not None:
+        yield f"{checkpoint.base}; its dtypes: {command}"
 
 
 def _findings(found: Iterable[Finding]) -> Iterator[str]:
@@ -155,7 +165,10 @@ def _plan(made: Plan, target: Path) -> Iterator[str]:
     else:
         in_place = target == made.checkpoint.path
         where = "in place" if in_place else f"into {target}"
-        yield f"{made.checkpoint.path} to {made.policy.target.torch_name}, {where}"
+        if made.only_documents:
+            yield f"{made.checkpoint.path}: config and index made true, no tensor written, in place"
+        else:
+            yield f"{made.checkpoint.path} to {made.policy.target.torch_name}, {where}"
         files = list(made.files)
         actions = {each: each.value for each in Action} | (
             {Action.COPY: "leave"} if in_place else {}
@@ -174,11 +187,37 @@ def _plan(made: Plan, target: Path) -> Iterator[str]:
         f"{tensor.name}: {tensor.dtype.torch_name} ({tensor.reason})" for _, tensor in made.kept
     ]
     yield from _labelled("kept", _shortened(kept))
+    yield from _cast(made)
+    yield from _like(made.like)
     yield from _left_out(made.checkpoint.left_out)
+
+
+def _cast(made: Plan) -> Iterator[str]:
+    """Yield what is cast because the user said so."""
+    reasons = Counter(
+        tensor.reason.detail
+        for shard in made.shards
+        for tensor in shard.tensors
+        if tensor.reason.kind is Kind.CAST and tensor.reason.detail
+    )
+    lines = [f"{_count(count, 'tensor')}: {reason}" for reason, count in reasons.items()]
+    yield from _labelled("cast", _shortened(lines))
+
+
+def _like(like: Likeness | None) -> Iterator[str]:
+    """Yield how much a base model says, and what it lacks."""
+    if like is None:
+        return
+    differ = f", whose names differ by {like.prefix}" if like.prefix else ""
+    yield from _labelled("like", [f"{_count(like.matched, 'tensor')} as in {like.path}{differ}"])
+    lacking = [posixpath.join(home, name) for home, name in like.lacking]
+    yield from _labelled("not there", _shortened(lacking))
 
 
 def _nothing_to_do(made: Plan) -> str:
     """Return that a plan changes nothing."""
+    if made.only_documents:
+        return f"{made.checkpoint.path}: nothing to do, config and index are true"
     name = made.policy.target.torch_name
     return f"{made.checkpoint.path}: nothing to do, converting to {name} would change no byte"
 
@@ -196,6 +235,10 @@ def _conversion(done: Conversion) -> Iterator[str]:
     if done.found:
         yield f"{done.target}: there already, made from {made.checkpoint.path}; nothing to do"
         return
+    if made.only_documents:
+        names = ", ".join(document.name for document in made.documents)
+        yield f"{done.target}: made true: {names}"
+        return
     sizes = f"{nbytes(made.size_before)} to {nbytes(made.size)}"
     yield f"{done.target}: {made.policy.target.torch_name}, {sizes} in {done.seconds:.1f} s"
     if done.discarded:
@@ -207,6 +250,8 @@ def _conversion(done: Conversion) -> Iterator[str]:
     kept = Counter(str(tensor.reason) for _, tensor in made.kept)
     lines = [f"{_count(count, 'tensor')}: {reason}" for reason, count in kept.items()]
     yield from _labelled("kept", _shortened(lines))
+    yield from _cast(made)
+    yield from _like(made.like)
     yield from _left_out(made.checkpoint.left_out)
     yield from _rounding(done.total)
 

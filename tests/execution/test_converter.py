@@ -32,6 +32,7 @@ from recast import (
     TargetError,
 )
 from tests.checkpoints import (
+    TORCH_DTYPES,
     Tensors,
     bytes_of,
     cast_all,
@@ -215,7 +216,7 @@ def main_dtype(folder: Path, otherwise: Dtype) -> Dtype:
             if tensor.is_floating_point():
                 counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
     ranked = sorted(counts, key=lambda each: (-counts[each], each.itemsize))
-    by_torch = {torch_dtype: dtype for dtype, torch_dtype in checkpoints.TORCH_DTYPES.items()}
+    by_torch = {torch_dtype: dtype for dtype, torch_dtype in TORCH_DTYPES.items()}
     return by_torch[ranked[0]] if ranked else otherwise
 
 
@@ -337,7 +338,9 @@ def test_any_tensors_in_any_shards(
         assert seen(source) == before
         if done.target is None:
             assert all(
-                name in kept or not each.is_floating_point() or Dtype.F32 is target
+                name in kept
+                or not each.is_floating_point()
+                or each.dtype is TORCH_DTYPES[target]
                 for name, each in tensors.items()
             )
             return

@@ -91,6 +91,21 @@ def kept_tensors(root: Path) -> Iterator[Json]:
     yield documents.plan_document(plan, root / "back")
 
 
+def with_a_base(root: Path) -> Iterator[Json]:
+    """Follow a base model that knows all tensors but one, and insist on a cast."""
+    base = checkpoints.two_shards(root / "base")
+    tuned = checkpoints.two_shards(root / "tuned")
+    card = f"---\nbase_model: {base}\n---\n# A model\n"
+    (tuned / "README.md").write_text(card, encoding="utf-8")
+    yield documents.inspection(recast.inspect(tuned))
+    head = checkpoints.random_tensors(**{"value_head.weight": (1, 8), "other.weight": (8,)})
+    checkpoints.save_shard(tuned / "value_head.safetensors", head)
+    plan = recast.plan(tuned, "bf16", like=base, cast=["value_head.*"])
+    yield documents.plan_document(plan, plan.default_target)
+    yield documents.conversion(recast.convert(plan))
+    yield documents.conversion(recast.fix_config(tuned))
+
+
 def every_dtype(root: Path) -> Iterator[Json]:
     """Inspect eight elements of each dtype that safetensors knows."""
     header, end = {}, 0
@@ -189,6 +204,7 @@ GALLERY = (
     converted_and_verified,
     one_file,
     kept_tensors,
+    with_a_base,
     every_dtype,
     empty,
     pipeline,

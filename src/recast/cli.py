@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,10 +61,10 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a mode has to say of one path: the same as text and as JSON, and whether all is well."""
+    """What a mode has to say of one path, as text or as JSON, and whether all is well."""
 
-    text: str
-    document: documents.Document
+    text: Callable[[], str]
+    document: Callable[[], documents.Document]
     well: bool = True
 
 
@@ -107,20 +108,22 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
-    failed = False
+    failed = said = False
     results: list[documents.Document] = []
     for path in paths:
         try:
             answer = mode(path, arguments)
         except recast.RecastError as error:
-            failed = True
+            failed = said = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
             continue
         failed |= not answer.well
         if not (arguments.as_json or arguments.quiet):
-            click.echo(f"\n{answer.text}" if results else answer.text)
-        results.append(answer.document)
+            click.echo(f"\n{answer.text()}" if said else answer.text())
+        said = True
+        if arguments.as_json:
+            results.append(answer.document())
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
@@ -179,7 +182,9 @@ def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
     checkpoint = _checkpoint(path)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
-    return Answer(text.inspection(checkpoint), documents.inspection(checkpoint), not broken)
+    return Answer(
+        partial(text.inspection, checkpoint), partial(documents.inspection, checkpoint), not broken
+    )
 
 
 def _checkpoint(path: str | Path) -> recast.Checkpoint:
@@ -206,7 +211,7 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
-    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
+    return Answer(partial(text.plan, plan, target), partial(documents.plan_document, plan, target))
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
@@ -220,7 +225,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(text.conversion(done), documents.conversion(done))
+    return Answer(partial(text.conversion, done), partial(documents.conversion, done))
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -231,7 +236,9 @@ def _verify(path: str, arguments: Arguments) -> Answer:
         verdict = recast.verify(
             checkpoint, against=source, workers=arguments.workers, progress=progress
         )
-    return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
+    return Answer(
+        partial(text.verification, verdict), partial(documents.verification, verdict), verdict.holds
+    )
 
 
 def _scan(path: str, arguments: Arguments) -> Answer:
@@ -240,7 +247,7 @@ def _scan(path: str, arguments: Arguments) -> Answer:
     size = sum(weights.data_size for weights in checkpoint.weights)
     with _progress(path, size, arguments) as progress:
         found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
-    return Answer(text.scan(found), documents.scan(found))
+    return Answer(partial(text.scan, found), partial(documents.scan, found))
 
 
 @contextmanager

@@ -50,6 +50,7 @@ ALLOWED_EFFECTS = {
 ONLY_IN = {
     "click": ({"recast.cli"}, "at the top"),
     "huggingface_hub": ({"recast.hub"}, "anywhere"),
+    "jinja2": ({"recast.reports.page"}, "in a function"),
     "torch": ({"recast.execution.cast"}, "in a function"),
     "tqdm": ({"recast.cli"}, "in a function"),
 }

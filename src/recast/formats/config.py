@@ -88,6 +88,9 @@ class Config:
             for key in _QUANTIZATION_KEYS:
                 if isinstance(found := config.get(key), dict) and found:
                     return str(found.get("quant_method", key))
+        by_mlx = self.document.get("quantization")
+        if isinstance(by_mlx, dict) and by_mlx.keys() & {"bits", "group_size"}:
+            return f"{by_mlx.get('bits', 'few')} bits"
         return None
 
     @property

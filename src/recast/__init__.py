@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from recast.execution.converter import convert, fix_config, plan
     from recast.execution.reader import inspect
+    from recast.execution.reporter import report
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ _HOMES = {
     "fix_config": "recast.execution.converter",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "report": "recast.execution.reporter",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
@@ -79,6 +81,7 @@ __all__ = [
     "fix_config",
     "inspect",
     "plan",
+    "report",
     "scan",
     "verify",
 ]

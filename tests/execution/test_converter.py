@@ -338,9 +338,7 @@ def test_any_tensors_in_any_shards(
         assert seen(source) == before
         if done.target is None:
             assert all(
-                name in kept
-                or not each.is_floating_point()
-                or each.dtype is TORCH_DTYPES[target]
+                name in kept or not each.is_floating_point() or each.dtype is TORCH_DTYPES[target]
                 for name, each in tensors.items()
             )
             return

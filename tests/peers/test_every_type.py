@@ -25,8 +25,8 @@ TABLE: Mapping[str, Any] = json.loads(
 )
 BUILDABLE = sorted({*TABLE["tried"]} & {*CONFIG_MAPPING})
 SPREAD = 60
-# Where transformers' re-save changes stored values, in its own init.
-CHANGED_BY_TRANSFORMERS = {"chinese_clip", "zaya"}
+# Oddities of transformers' re-save: values changed by its own init, and integers made floating.
+CHANGED_BY_TRANSFORMERS = ("chinese_clip", "granite_speech5", "zaya")
 
 
 def chosen(every: bool) -> list[str]:  # noqa: FBT001 - an option of the command line
@@ -66,15 +66,14 @@ def test_nothing_is_narrowed_that_transformers_keeps(
     theirs = tensors_of(resaved)
     assert stored.keys() == before.keys()
     wide = {name for name, x in theirs.items() if x.dtype is torch.float32 and name in before}
-    lost = [name for name in wide if stored[name].dtype is not before[name].dtype]
-    assert lost == []
+    assert [name for name in wide if not same(stored[name], before[name])] == []
     unlike = [
         name
         for name, tensor in stored.items()
         if not reasons.get(name) and not is_cast(before[name], tensor, narrow)
     ]
     assert unlike == []
-    if model_type not in CHANGED_BY_TRANSFORMERS:
+    if not model_type.startswith(CHANGED_BY_TRANSFORMERS):
         shared = stored.keys() & theirs.keys() - reasons.keys()
         assert [name for name in shared if not same(stored[name], theirs[name])] == []
 

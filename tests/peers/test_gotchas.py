@@ -89,7 +89,7 @@ def test_qwen_with_and_without_its_base(tmp_path: Path) -> None:
     assert decays
     alone = recast.convert(tmp_path / "tuned", "bf16", out=tmp_path / "alone")
     assert wide(alone.target) == decays
-    assert all("publishers ship" in reason for reason in reasons(alone).values())
+    assert all("every model keeps" in reason for reason in reasons(alone).values())
     alike = recast.convert(tmp_path / "tuned", like=base, out=tmp_path / "alike")
     assert dtypes_of(alike.target) == dtypes_of(base)
     assert norms <= wide(alike.target)
@@ -204,7 +204,10 @@ def test_adapter(tmp_path: Path) -> None:
     config = "adapter_config.json"
     assert (done.target / config).read_bytes() == (tmp_path / "lora" / config).read_bytes()
     assert not (done.target / "config.json").exists()
-    with safe_open(tmp_path / "lora" / name, "pt") as old, safe_open(done.target / name, "pt") as new:
+    with (
+        safe_open(tmp_path / "lora" / name, "pt") as old,
+        safe_open(done.target / name, "pt") as new,
+    ):
         assert new.metadata() == old.metadata()
     fresh = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     loaded = peft.PeftModel.from_pretrained(fresh, done.target, autocast_adapter_dtype=False)

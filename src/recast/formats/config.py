@@ -15,7 +15,6 @@ _KEYS = ("dtype", "torch_dtype")
 # transformers up to 4.55, vLLM, SGLang and mlx-lm know only this one.
 _KEY_EVERY_LOADER_READS = "torch_dtype"
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config")
-_MLX_KEYS = frozenset({"bits", "group_size"})
 _NO_VALUE = "auto"  # what some people write; transformers 5 crashes on it
 
 
@@ -74,10 +73,10 @@ class Config:
         return model_type if isinstance(model_type, str) else None
 
     @property
-    def parts(self) -> tuple[tuple[str, str], ...]:
-        """The name and the model_type of each sub-config that has one: "text_config", "llama"."""
+    def parts(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """The sub-configs that name an architecture: the keys that lead to each, and its name."""
         return tuple(
-            (path[-1], config["model_type"])
+            (path, config["model_type"])
             for path, config in _configs(self.document)
             if path and isinstance(config.get("model_type"), str)
         )
@@ -94,13 +93,13 @@ class Config:
     @property
     def quantization(self) -> str | None:
         """The method by which the model is quantized; None if it is not."""
-        packed = self.document.get("quantization")  # as MLX says it
-        if isinstance(packed, dict) and _MLX_KEYS & packed.keys():
-            return "MLX"
         for _, config in _configs(self.document):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(found := config.get(key), dict) and found:
                     return str(found.get("quant_method", key))
+        by_mlx = self.document.get("quantization")
+        if isinstance(by_mlx, dict) and by_mlx.keys() & {"bits", "group_size"}:
+            return f"{by_mlx.get('bits', 'few')} bits"
         return None
 
     @property

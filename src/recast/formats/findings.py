@@ -1,7 +1,6 @@
 """What is wrong or surprising in a checkpoint, each thing under a name of its own."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,11 +21,11 @@ _PACKED = frozenset(
     ]
 )
 _PACKED_PART = ".quant_state."
+# What else gives codes away: integers of these dtypes that have scales, or what a header says.
 _CODES = frozenset([Dtype.I8, Dtype.U8, Dtype.I16, Dtype.U16, Dtype.I32, Dtype.U32])
 _SCALES = ("scale", "scales", "zeros", "zero_point", "absmax")
-_SCALE = re.compile(rf"[._]?({'|'.join(_SCALES)})$")
-_QUANTIZATION_KEYS = ("quantization", "quant_method")  # of header metadata
-_NO_QUANTIZATION = frozenset(["", "none", "null", "false", "{}"])
+_METHOD_KEYS = ("quantization", "quant_method")
+_NO_METHOD = frozenset(["", "none", "null", "false", "{}"])
 
 
 class Severity(StrEnum):
@@ -74,7 +73,11 @@ def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
     found = (
         *_quantized(checkpoint),
         *_ambiguous(checkpoint),
-        *(found for weights in checkpoint.weights for found in _incomplete(checkpoint, weights)),
+        *(
+            finding
+            for weights in checkpoint.weights
+            for finding in _incomplete(checkpoint, weights)
+        ),
         *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
         *_claims(checkpoint),
         *_index_claims(checkpoint),
@@ -92,47 +95,48 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Finding]:
         if config.quantization is not None:
             problem = f"the model is quantized ({config.quantization})"
             yield Finding("quantized", Severity.ERROR, config.name, problem, remedy)
-    scaled = _scaled(checkpoint.shards)
+    scaled = _scaled(checkpoint)
     for shard in checkpoint.shards:
-        if said := _says_quantized(shard.header.metadata or {}):
-            problem = f"says {said} in its header metadata: the model is quantized"
+        if sign := _sign_of_quantization(shard, scaled):
+            problem = f"{sign}: the model is quantized"
             yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
-            continue
-        for name, tensor in shard.header.tensors.items():
-            if tensor.dtype.is_packed:
-                problem = f"tensor {name!r} is stored as {tensor.dtype}: the model is quantized"
-            elif name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
-                problem = f"tensor {name!r} belongs to packed weights: the model is quantized"
-            elif tensor.dtype in _CODES and _stems(name) & scaled:
-                problem = f"tensor {name!r}, {tensor.dtype}, has scales: the model is quantized"
-            else:
-                continue
-            yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
-            break
 
 
-def _says_quantized(metadata: Mapping[str, str]) -> str:
-    """Return what header metadata say of quantization; "" if nothing, or that there is none."""
-    for key in _QUANTIZATION_KEYS:
-        if metadata.get(key, "").strip().lower() not in _NO_QUANTIZATION:
-            return f"{key} = {metadata[key]}"
-    return ""
+def _sign_of_quantization(shard: Shard, scaled: frozenset[str]) -> str | None:
+    """Return the first sign in *shard* that its values are codes, or None."""
+    for key in _METHOD_KEYS:
+        method = (shard.header.metadata or {}).get(key, "")
+        if method.strip().lower() not in _NO_METHOD:
+            return f"the header metadata say {key} = {method!r}"
+    for name, tensor in shard.header.tensors.items():
+        if tensor.dtype.is_packed:
+            return f"tensor {name!r} is stored as {tensor.dtype}"
+        if name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
+            return f"tensor {name!r} belongs to packed weights"
+        if tensor.dtype in _CODES and _is_scaled(name, scaled):
+            return f"tensor {name!r} is stored as {tensor.dtype}, with scales beside it"
+    return None
 
 
-def _scaled(shards: Iterable[Shard]) -> frozenset[str]:
-    """Return the names of what floating scales and zero points are for."""
+def _scaled(checkpoint: Checkpoint) -> frozenset[str]:
+    """Return the beginnings of names that tensors have a scale for.
+
+    "x.weight" for a scale "x.weight_scale", "x." for "x.scales", "x.weight." for "x.weight.absmax".
+    """
     return frozenset(
-        _SCALE.sub("", name)
-        for shard in shards
+        name.removesuffix(end).rstrip("_")
+        for shard in checkpoint.shards
         for name, tensor in shard.header.tensors.items()
         if name.endswith(_SCALES) and tensor.dtype.is_floating
+        for end in _SCALES
+        if name.endswith(end)
     )
 
 
-def _stems(name: str) -> set[str]:
-    """Return by which names scales may call a tensor: its own, and its module's."""
-    module = name.rpartition(".")[0]
-    return {name, module} if module else {name}
+def _is_scaled(name: str, scaled: frozenset[str]) -> bool:
+    """Whether one of the beginnings in *scaled* is one of the last part of *name*, or all of it."""
+    first = name.rfind(".") + 1
+    return f"{name}." in scaled or any(name[:end] in scaled for end in range(first, len(name) + 1))
 
 
 def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -146,7 +150,7 @@ def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
                 Severity.ERROR,
                 single,
                 f"lies beside {weights.name}, and transformers loads it instead of the shards",
-                "delete the stale one, or convert both (--allow ambiguous-weights)",
+                "delete or move away the stale one, or convert both: --allow ambiguous-weights",
             )
 
 
@@ -160,25 +164,22 @@ def _incomplete(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
     """Find shards without a file, and shards without an index."""
     left_out = {file.name: file.role for file in checkpoint.left_out}
     for missing in weights.missing_shards:
-        problem, remedy = "is not there", "download or copy it again"
-        if missing in left_out:
-            problem = f"lies in what is left out ({left_out[missing]})"
-            remedy = "move it beside the index, and name it there"
-        yield Finding(
-            "missing-shard",
-            Severity.ERROR,
-            missing,
-            f"is named in {weights.name} but {problem}",
-            remedy,
-        )
-    # A file that is named by itself was chosen: nothing is missing beside it.
+        if role := left_out.get(missing):
+            problem = f"is named in {weights.name}, but its folder is left out as {role.value}"
+            remedy = "move it out of that folder, and name it there"
+        else:
+            problem = f"is named in {weights.name} but is not there"
+            remedy = "download or copy it again"
+        yield Finding("missing-shard", Severity.ERROR, missing, problem, remedy)
+    # Who names one shard alone means that one, and no index beside it is looked at.
     if weights.index is None and is_shard(weights.name) and not checkpoint.is_file:
         yield Finding(
             "unindexed-tensors",
             Severity.ERROR,
             weights.name,
             "is numbered as a shard, but no index names it",
-            "restore the index, move it away, or convert it too (--allow unindexed-tensors)",
+            "restore the index, move a stale shard away, or --allow unindexed-tensors "
+            "to convert it too",
         )
 
 
@@ -195,7 +196,7 @@ def _misindexed(weights: Weights) -> Iterator[Finding]:
                 Severity.ERROR,
                 shard.name,
                 f"holds {_listed(extra)}, which {weights.name} does not place there",
-                "mend the index, or convert them where they lie (--allow unindexed-tensors)",
+                "put the index right, or --allow unindexed-tensors to convert them where they are",
             )
     present = {shard.name: shard.header.tensors.keys() for shard in weights.shards}
     absent = [

@@ -14,7 +14,7 @@ from recast.formats import header
 from recast.formats.checkpoint import Checkpoint, File, Shard, Weights, main_dtype, most_used
 from recast.formats.findings import Finding, Severity, findings
 from recast.formats.header import TensorInfo
-from recast.planning import likeness
+from recast.planning import keep_rules, likeness
 from recast.planning.likeness import Likeness
 from recast.planning.policy import AS_STORED, Decide, Policy, Reason, matching
 
@@ -274,14 +274,20 @@ def _decider(
     checkpoint: Checkpoint, policy: Policy, weights: Weights, like: Likeness | None
 ) -> Decide:
     """Return the function that decides for each tensor of *weights*."""
-    config = checkpoint.configs_by_shard.get(weights.shards[0].name)
-    shards = weights.shards
-    return policy.decider(
-        None if config is None else config.model_type,
-        parts=() if config is None else config.parts,
-        has=lambda name: any(name in shard.header.tensors for shard in shards),
-        like=None if like is None else like.dtypes.get(posixpath.dirname(weights.name)),
+    home = posixpath.dirname(weights.name)
+    config = checkpoint.config_of(weights.shards[0].name)
+    model_type, parts = (None, ()) if config is None else (config.model_type, config.parts)
+    # What one set of weights in a folder lacks, such as a neighbour, another may hold.
+    beside = [
+        shard.header.tensors
+        for each in checkpoint.weights
+        if posixpath.dirname(each.name) == home
+        for shard in each.shards
+    ]
+    rule = keep_rules.rule(
+        model_type, policy.target, parts, lambda name: any(name in tensors for tensors in beside)
     )
+    return policy.decider(rule, None if like is None else like.dtypes.get(home))
 
 
 def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from recast.dtypes import Dtype
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.header import TensorInfo
-from recast.planning import keep_rules, likeness
+from recast.planning import likeness
+from recast.planning.keep_rules import Rule, keeps_nothing
 
 OVERFLOW = "overflow"  # the name by which finite values that become infinite are allowed
 
@@ -83,27 +84,16 @@ class Policy:
         like = "" if self.base is None else likeness.digest(self.base)
         return f"{self.target} {self.keep} {self.keep_rules} {self.cast} {like}"
 
-    def decider(
-        self,
-        model_type: str | None,
-        *,
-        parts: Iterable[tuple[str, str]] = (),
-        has: Callable[[str], bool] = lambda _name: False,
-        like: Mapping[str, Dtype] | None = None,
-    ) -> Decide:
-        """Return the function that decides for each tensor of a *model_type* model.
+    def decider(self, needs_fp32: Rule, like: Mapping[str, Dtype] | None = None) -> Decide:
+        """Return the function that decides for each tensor of a model.
 
-        The last word is the user's; then comes the base model; then come the rules.
+        The last word is the user's; then comes the base model; then comes the rule.
 
         Args:
-            model_type: what the config says.
-            parts: the names and model types of its sub-configs.
-            has: whether the model has a tensor of this name.
+            needs_fp32: the rule of this model.
             like: the dtypes that tensors have in the base model.
         """
-        rule: keep_rules.Rule = keep_rules.no_rule
-        if self.keep_rules:
-            rule = keep_rules.rules(model_type, parts, has, self.target)
+        rule = needs_fp32 if self.keep_rules else keeps_nothing
         alike = like or {}
         has_patterns = bool(self.cast or self.keep)
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults fuzz bench lint clean
+.PHONY: demo test faults fuzz keep-rules bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,12 @@ fuzz: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Observes what transformers keeps, of every model type, and says what changed since the table was
+# made; then converts a tiny model of every type beside transformers: half an hour.
+keep-rules: $(INSTALLED)
+	$(BIN)/python -m tools.observe_keep_rules --check
+	$(BIN)/python -m pytest tests/peers/test_every_type.py --every-type
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ PACKAGE = Path(recast.__file__).parent
 
 # From left to right, each may import its own rank and those that follow.
 RANKS = (
-    ("recast.cli", "recast.__main__"),
+    ("recast.cli", "recast.cli_fleet", "recast.__main__"),
     ("recast",),
     ("recast.execution", "recast.hub"),
     ("recast.reports",),
@@ -48,10 +48,11 @@ ALLOWED_EFFECTS = {
 
 # Modules that one place alone may know, and whether it must wait until they are needed.
 ONLY_IN = {
-    "click": ({"recast.cli"}, "at the top"),
+    "click": ({"recast.cli", "recast.cli_fleet"}, "at the top"),
+    "distributed": ({"recast.execution.cluster"}, "in a function"),
     "huggingface_hub": ({"recast.hub"}, "anywhere"),
     "torch": ({"recast.execution.cast"}, "in a function"),
-    "tqdm": ({"recast.cli"}, "in a function"),
+    "tqdm": ({"recast.cli", "recast.cli_fleet"}, "in a function"),
 }
 LIBRARIES = {"ml_dtypes", "numpy", "safetensors"}
 

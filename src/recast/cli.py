@@ -32,6 +32,8 @@ recast ./ckpt                          inspect
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
+recast ./runs -r                       a table of all checkpoints in a folder
+recast ./runs -r --to bf16 --in-place  repair them all
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -54,6 +56,14 @@ class Arguments:
     workers: int | None
     as_json: bool
     quiet: bool
+    recursive: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    check: bool
+    scheduler: str | None
+    scheduler_file: Path | None
+    delete_trainer_state: bool
+    jsonl: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,22 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option("-r", "--recursive", is_flag=True, help="PATH holds runs: take every checkpoint.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="With -r: only these, below PATH (repeatable)."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="With -r: none of these (repeatable)."
+)
+@click.option("--check", is_flag=True, help="Exit 1 if a checkpoint is larger than it has to be.")
+@click.option("--scheduler", metavar="URL", help="With -r: convert on this Dask cluster.")
+@click.option(
+    "--scheduler-file", type=_PATH, metavar="FILE", help="The same, as named in this file."
+)
+@click.option(
+    "--delete-trainer-state", is_flag=True, help="Delete optimizers and the like; -n shows which."
+)
+@click.option("--jsonl", is_flag=True, help="With -r: print JSON lines while running.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(recast.__version__, prog_name="recast")
@@ -113,9 +139,13 @@ def command(paths: tuple[str, ...], **options: object) -> None:
             failed = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
+            if arguments.jsonl:
+                click.echo(json.dumps(results[-1]))
             continue
         failed |= not answer.well
-        if not (arguments.as_json or arguments.quiet):
+        if arguments.jsonl:
+            click.echo(json.dumps(answer.document, allow_nan=False))
+        elif not (arguments.as_json or arguments.quiet):
             click.echo(f"\n{answer.text}" if results else answer.text)
         results.append(answer.document)
     if arguments.as_json:
@@ -134,7 +164,7 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif given := _given(arguments):
+    elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
     if arguments.in_place and arguments.out:
         raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
@@ -142,6 +172,11 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
         raise click.UsageError("--against verifies what --to has made: give one of them")
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
+    return _fleet if _is_about_fleets(arguments) else _mode_of_one(arguments)
+
+
+def _mode_of_one(arguments: Arguments) -> Callable[[str, Arguments], Answer]:
+    """Return what to do with one checkpoint."""
     if arguments.against is not None:
         return _verify
     if arguments.to is None:
@@ -161,6 +196,75 @@ def _given(arguments: Arguments) -> str | None:
         "--allow": arguments.allow,
     }
     return next((option for option, value in needed.items() if value), None)
+
+
+def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
+    """Whether *option* means something without --to after all."""
+    return option == "-n" and arguments.delete_trainer_state
+
+
+def _is_about_fleets(arguments: Arguments) -> bool:
+    """Whether a mode for fleets is asked for. Raises UsageError for flags that need it, or not."""
+    fleet = arguments.recursive or arguments.check or arguments.delete_trainer_state
+    if arguments.recursive and arguments.against is not None:
+        raise click.UsageError("--against verifies one PATH: leave out -r")
+    if arguments.delete_trainer_state and (arguments.to or arguments.check):
+        raise click.UsageError("--delete-trainer-state goes without --to and --check")
+    if arguments.check and (arguments.dry_run or arguments.in_place or arguments.out):
+        raise click.UsageError("--check writes nothing: leave out -n, -o and --in-place")
+    if arguments.jsonl and arguments.as_json:
+        raise click.UsageError("--json prints one document, --jsonl many: give one of them")
+    searching: dict[str, object] = {
+        "--include": arguments.include,
+        "--exclude": arguments.exclude,
+        "--scheduler": arguments.scheduler,
+        "--scheduler-file": arguments.scheduler_file,
+    }
+    if given := next((option for option, value in searching.items() if value), None):
+        if not arguments.recursive:
+            raise click.UsageError(f"{given} goes with -r")
+        if "scheduler" in given and (arguments.to is None or arguments.dry_run or arguments.check):
+            raise click.UsageError(f"{given} goes with --to, and without -n and --check")
+    if arguments.jsonl and not fleet:
+        raise click.UsageError("--jsonl goes with -r")
+    if arguments.scheduler and arguments.scheduler_file:
+        raise click.UsageError("--scheduler and --scheduler-file name the same: give one of them")
+    return fleet
+
+
+def _fleet(path: str, arguments: Arguments) -> Answer:
+    """Look at many checkpoints, or repair them."""
+    from recast import cli_fleet  # noqa: PLC0415 - it loads numpy, which a look at one need not
+
+    request = cli_fleet.Request(
+        root=Path(path),
+        recursive=arguments.recursive,
+        to=arguments.to,
+        out=arguments.out,
+        in_place=arguments.in_place,
+        dry_run=arguments.dry_run,
+        include=arguments.include,
+        exclude=arguments.exclude,
+        wishes={
+            "keep": arguments.keep,
+            "keep_rules": arguments.keep_rules,
+            "lossless": arguments.lossless,
+            "allow": arguments.allow,
+        },
+        workers=arguments.workers,
+        scheduler=arguments.scheduler,
+        scheduler_file=arguments.scheduler_file,
+        lines=arguments.jsonl,
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+    )
+    if arguments.delete_trainer_state:
+        mode = cli_fleet.delete
+    elif arguments.check:
+        mode = cli_fleet.check
+    else:
+        mode = cli_fleet.repair if arguments.to and not arguments.dry_run else cli_fleet.look
+    return Answer(*mode(request))
 
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:

@@ -24,8 +24,8 @@ _PIPELINE = "model_index.json"  # of diffusers: its components are in folders of
 _CACHES = ("__pycache__", "models--*", "datasets--*", "spaces--*", "lost+found")
 _TEMPORARY = ("*.tmp", "*.temp", "*.part", "*.partial", "*.incomplete", ".tmp*", "tmp-checkpoint-*")
 _FRESH = 600.0  # seconds for which a temporary file is believed to be somebody's work
-_RECENT = 60.0  # seconds after which a file that was written is believed to be finished
-_PAUSE = 2.0  # seconds between two looks at files that were written just now
+RECENT = 60.0  # seconds after which a file that was written is believed to be finished
+PAUSE = 2.0  # seconds between two looks at files that were written just now
 
 
 def discover(
@@ -262,8 +262,8 @@ def sign_of_life(path: Path, before: Glance) -> str:
     """
     if before.temporary:
         return f"{before.temporary} is being written"
-    if abs(time.time() - before.newest) < _RECENT:
-        time.sleep(max(0.0, before.taken + _PAUSE - time.monotonic()))
+    if abs(time.time() - before.newest) < RECENT:
+        time.sleep(max(0.0, before.taken + PAUSE - time.monotonic()))
     after = glance(path)
     if after.temporary:
         return f"{after.temporary} is being written"

@@ -327,16 +327,26 @@ class _Fleet:
         meter.check()
         if isinstance(task.seen, RecastError):
             raise task.seen
-        if sign := sign_of_life(task.path, task.seen):
-            busy = StorageError(
-                str(task.path), f"is being written: {sign}", "run again when it is finished"
-            )
-            return Outcome(task.path, Fate.SKIPPED, error=busy)
-        made = plan(inspect(task.path), self.dtype, **self.wishes)
+        try:
+            made = plan(inspect(task.path), self.dtype, **self.wishes)
+        except RecastError:
+            if busy := _busy(task.path, task.seen):  # no wonder then
+                return busy
+            raise
+        if made.changes and (busy := _busy(task.path, task.seen)):
+            return busy
         meter.expect(made, scanned=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
         return repaired(carry_out(made, target, crew, in_place=self.places.in_place))
+
+
+def _busy(path: Path, seen: Glance) -> Outcome | None:
+    """Return what becomes of a checkpoint that somebody is writing; None if nobody is."""
+    if not (sign := sign_of_life(path, seen)):
+        return None
+    problem, remedy = f"is being written: {sign}", "run again when it is finished"
+    return Outcome(path, Fate.SKIPPED, error=StorageError(str(path), problem, remedy))
 
 
 class _Meter:

@@ -15,7 +15,7 @@ import click
 from recast import dtypes
 from recast.dtypes import Dtype
 from recast.errors import RecastError, RefusedError, StorageError
-from recast.execution.cluster import connected
+from recast.execution.cluster import address_in, connected
 from recast.execution.discovery import discover
 from recast.execution.fleet import IN_FLIGHT, Watcher, convert_all, survey_all
 from recast.execution.trainer_state import delete_trainer_state
@@ -133,13 +133,12 @@ def repair(request: Request) -> Answer:
     paths = list(found.paths())
     with ExitStack() as stack:
         executor, workers = None, request.workers
-        if request.scheduler or request.scheduler_file:
-            file = str(request.scheduler_file) if request.scheduler_file else None
-            cluster = stack.enter_context(connected(request.scheduler, file))
+        if address := _scheduler(request):
+            cluster = stack.enter_context(connected(address))
             executor = cluster.executor
             workers = workers or max(IN_FLIGHT, _AHEAD * cluster.workers)
             if not cluster.workers:
-                _complain(f"{request.scheduler or file}: no workers yet; jobs wait for them")
+                _complain(f"{address}: no workers yet; jobs wait for them")
         with _watching(request) as watcher:
             outcomes = convert_all(
                 paths,
@@ -164,6 +163,11 @@ def repair(request: Request) -> Answer:
         document["checkpoints"] = [fleet_documents.outcome(each) for each in outcomes]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
+
+
+def _scheduler(request: Request) -> str | None:
+    """Return the address of the scheduler to use, if any."""
+    return address_in(request.scheduler_file) if request.scheduler_file else request.scheduler
 
 
 def delete(request: Request) -> Answer:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from recast.execution.cluster import connected
+from recast.execution.cluster import address_in, connected
 from tests.fleet import cluster, runs
 
 
@@ -63,7 +63,7 @@ def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def scheduler(scheduler_file: Path) -> Iterator[Executor]:
     """What `--scheduler-file` makes of that."""
-    with connected(None, str(scheduler_file)) as found:
+    with connected(address_in(scheduler_file)) as found:
         yield found.executor
 
 

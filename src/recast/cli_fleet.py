@@ -4,7 +4,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,14 +237,17 @@ class _Reporter(Watcher):
 class _Bar(_Reporter):
     """Shows on a terminal how many bytes are done, and which checkpoint is at work."""
 
-    def __init__(self, request: Request, bar: Any, clear: Callable[[], Any]) -> None:  # noqa: ANN401 - tqdm is loaded late
+    def __init__(self, request: Request, stack: ExitStack) -> None:
         super().__init__(request)
-        self._bar = bar
-        self._clear = clear
+        self._stack = stack
+        self._bar: Any = None
 
     def begin(self, nbytes: int) -> None:
         """Hear how much there is to do."""
-        self._bar.reset(total=nbytes)
+        from tqdm import tqdm  # noqa: PLC0415 - takes a tenth of a second, and only here
+
+        bar = tqdm(total=nbytes, unit="B", unit_scale=True, leave=False)
+        self._bar = self._stack.enter_context(bar)
 
     def advance(self, path: Path, nbytes: int) -> None:
         """Show that more is done."""
@@ -253,7 +256,7 @@ class _Bar(_Reporter):
 
     def finish(self, outcome: Outcome) -> None:
         """Say what became of one checkpoint, above the bar."""
-        self._clear()
+        self._bar.clear()
         super().finish(outcome)
 
 
@@ -263,7 +266,5 @@ def _watching(request: Request) -> Iterator[Watcher]:
     if request.quiet or sys.stderr is None or not sys.stderr.isatty():
         yield _Reporter(request)
         return
-    from tqdm import tqdm  # noqa: PLC0415 - takes a tenth of a second, and only terminals see it
-
-    with tqdm(total=0, unit="B", unit_scale=True, leave=False) as bar:
-        yield _Bar(request, bar, bar.clear)
+    with ExitStack() as stack:
+        yield _Bar(request, stack)

@@ -261,10 +261,10 @@ def sign_of_life(path: Path, before: Glance) -> str:
     between the two looks.
     """
     if before.temporary:
-        return f"{before.temporary} is being written"
+        return f"{before.temporary} is new"
     if abs(time.time() - before.newest) < RECENT:
         time.sleep(max(0.0, before.taken + PAUSE - time.monotonic()))
     after = glance(path)
     if after.temporary:
-        return f"{after.temporary} is being written"
+        return f"{after.temporary} is new"
     return "" if after.digest == before.digest else "its files have just changed"

@@ -67,9 +67,9 @@ def _await(path: Path, size: int) -> None:
     Network file systems remember for a while what was there; to list a folder makes them look.
     """
     for delay in (0.0, *_DELAYS):
-        time.sleep(delay)
         with naming(path):
             if delay:
+                time.sleep(delay)
                 any(path.parent.iterdir())
             if path.exists() and path.stat().st_size == size:
                 return

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from recast.execution.discovery import discover
     from recast.execution.fleet import Watcher, convert_all
     from recast.execution.reader import inspect
+    from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
     from recast.reports.conversion import Conversion
     from recast.reports.fleet import Fate, Outcome
+    from recast.reports.scan import Scan
     from recast.reports.verification import Verification
 
 _HOMES = {
@@ -48,6 +50,7 @@ _HOMES = {
     "Plan": "recast.planning.planner",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
+    "Scan": "recast.reports.scan",
     "Severity": "recast.formats.findings",
     "ShardError": "recast.errors",
     "StorageError": "recast.errors",
@@ -61,6 +64,7 @@ _HOMES = {
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
 
@@ -77,6 +81,7 @@ __all__ = [
     "Plan",
     "RecastError",
     "RefusedError",
+    "Scan",
     "Severity",
     "ShardError",
     "StorageError",
@@ -91,6 +96,7 @@ __all__ = [
     "findings",
     "inspect",
     "plan",
+    "scan",
     "verify",
 ]
 

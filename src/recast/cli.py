@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,7 @@ command is run again.
 
 \b
 recast ./ckpt                          inspect
+recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
@@ -49,6 +51,7 @@ class Arguments:
     in_place: bool
     dry_run: bool
     against: Path | None
+    scan: bool
     keep: tuple[str, ...]
     keep_rules: bool
     lossless: bool
@@ -68,10 +71,10 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a mode has to say of one path: the same as text and as JSON, and whether all is well."""
+    """What a mode has to say of one path, as text or as JSON, and whether all is well."""
 
-    text: str
-    document: documents.Document
+    text: Callable[[], str]
+    document: Callable[[], documents.Document]
     well: bool = True
 
 
@@ -92,6 +95,7 @@ class _Interrupted(BaseException):
 @click.option("--in-place", is_flag=True, help="Replace the files of PATH itself, one by one.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
+@click.option("--scan", is_flag=True, help="Look at every value: what do they need?")
 @click.option(
     "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
 )
@@ -130,13 +134,13 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
-    failed = False
+    failed = said = False
     results: list[documents.Document] = []
     for path in paths:
         try:
             answer = mode(path, arguments)
         except recast.RecastError as error:
-            failed = True
+            failed = said = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
             if arguments.jsonl:
@@ -144,10 +148,12 @@ def command(paths: tuple[str, ...], **options: object) -> None:
             continue
         failed |= not answer.well
         if arguments.jsonl:
-            click.echo(json.dumps(answer.document, allow_nan=False))
+            click.echo(json.dumps(answer.document(), allow_nan=False))
         elif not (arguments.as_json or arguments.quiet):
-            click.echo(f"\n{answer.text}" if results else answer.text)
-        results.append(answer.document)
+            click.echo(f"\n{answer.text()}" if said else answer.text())
+        said = True
+        if arguments.as_json:
+            results.append(answer.document())
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
@@ -156,6 +162,20 @@ def command(paths: tuple[str, ...], **options: object) -> None:
 
 def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Arguments], Answer]:
     """Return what to do with each path. Raises UsageError for flags that do not go together."""
+    _check_usage(paths, arguments)
+    if _is_about_fleets(arguments):
+        return _fleet
+    if arguments.against is not None:
+        return _verify
+    if arguments.scan:
+        return _scan
+    if arguments.to is None:
+        return _inspect
+    return _plan if arguments.dry_run else _convert
+
+
+def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
+    """Raise UsageError for flags that do not go together, or mean nothing."""
     if not all(paths):
         raise click.UsageError("a PATH is empty: write . for the current folder")
     if arguments.to is not None:
@@ -170,18 +190,10 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
         raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
     if arguments.against is not None and arguments.to is not None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
+    if arguments.scan and (arguments.to is not None or arguments.against is not None):
+        raise click.UsageError("--scan looks at the values of PATH: give it alone")
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
-    return _fleet if _is_about_fleets(arguments) else _mode_of_one(arguments)
-
-
-def _mode_of_one(arguments: Arguments) -> Callable[[str, Arguments], Answer]:
-    """Return what to do with one checkpoint."""
-    if arguments.against is not None:
-        return _verify
-    if arguments.to is None:
-        return _inspect
-    return _plan if arguments.dry_run else _convert
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -206,8 +218,8 @@ def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
 def _is_about_fleets(arguments: Arguments) -> bool:
     """Whether a mode for fleets is asked for. Raises UsageError for flags that need it, or not."""
     fleet = arguments.recursive or arguments.check or arguments.delete_trainer_state
-    if arguments.recursive and arguments.against is not None:
-        raise click.UsageError("--against verifies one PATH: leave out -r")
+    if fleet and (arguments.against is not None or arguments.scan):
+        raise click.UsageError("--against and --scan look at one PATH: leave out -r and the like")
     if arguments.delete_trainer_state and (arguments.to or arguments.check):
         raise click.UsageError("--delete-trainer-state goes without --to and --check")
     if arguments.check and (arguments.dry_run or arguments.in_place or arguments.out):
@@ -264,14 +276,17 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
         mode = cli_fleet.check
     else:
         mode = cli_fleet.repair if arguments.to and not arguments.dry_run else cli_fleet.look
-    return Answer(*mode(request))
+    said, document, well = mode(request)
+    return Answer(lambda: said, lambda: document, well)
 
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
     checkpoint = _checkpoint(path)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
-    return Answer(text.inspection(checkpoint), documents.inspection(checkpoint), not broken)
+    return Answer(
+        partial(text.inspection, checkpoint), partial(documents.inspection, checkpoint), not broken
+    )
 
 
 def _checkpoint(path: str | Path) -> recast.Checkpoint:
@@ -298,7 +313,7 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
-    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
+    return Answer(partial(text.plan, plan, target), partial(documents.plan_document, plan, target))
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
@@ -312,7 +327,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(text.conversion(done), documents.conversion(done))
+    return Answer(partial(text.conversion, done), partial(documents.conversion, done))
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -323,7 +338,18 @@ def _verify(path: str, arguments: Arguments) -> Answer:
         verdict = recast.verify(
             checkpoint, against=source, workers=arguments.workers, progress=progress
         )
-    return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
+    return Answer(
+        partial(text.verification, verdict), partial(documents.verification, verdict), verdict.holds
+    )
+
+
+def _scan(path: str, arguments: Arguments) -> Answer:
+    """Look at every value, and say what they are."""
+    checkpoint = _checkpoint(path)
+    size = sum(weights.data_size for weights in checkpoint.weights)
+    with _progress(path, size, arguments) as progress:
+        found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
+    return Answer(partial(text.scan, found), partial(documents.scan, found))
 
 
 @contextmanager

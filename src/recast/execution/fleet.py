@@ -17,7 +17,7 @@ from recast.execution.discovery import AnyPath, Glance, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
 from recast.execution.target import lacks_room
-from recast.execution.workers import default_workers
+from recast.execution.workers import chosen_workers
 from recast.planning.planner import Plan
 from recast.reports.fleet import Fate, Outcome, Survey, repaired, survey
 
@@ -104,6 +104,7 @@ def convert_all(
     Raises:
         DtypeError: if *dtype* is none that recast converts to.
         TargetError: if *out* is given beside *in_place*.
+        RefusedError: if *workers* is none.
 
     Example:
         >>> runs = recast.discover("./runs")  # doctest: +SKIP
@@ -194,8 +195,8 @@ class _ExecutorCrews(_Crews):
 def _crews(executor: Executor | None, workers: int | None) -> _Crews:
     """Return the crews for a fleet."""
     if executor is None:
-        return _Crews(workers or default_workers())
-    return _ExecutorCrews(executor, workers or IN_FLIGHT)
+        return _Crews(chosen_workers(workers))
+    return _ExecutorCrews(executor, IN_FLIGHT if workers is None else chosen_workers(workers))
 
 
 class _StoppedError(BaseException):

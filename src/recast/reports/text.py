@@ -10,6 +10,7 @@ from recast.planning.planner import Action, Plan
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
+from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -223,6 +224,38 @@ def _rounding(total: EvidenceTotal) -> Iterator[str]:
         count = _count(total.overflowed, "finite value")
         most_of = "" if most.overflowed == total.overflowed else f", {most.overflowed:,} of them"
         yield from _labelled("OVERFLOW", [f"{count} became infinite{most_of} in {most.name}"])
+
+
+def scan(found: Scan) -> str:
+    """Return what the stored values are."""
+    return _text(_scan(found))
+
+
+def _scan(found: Scan) -> Iterator[str]:
+    count = _count(len(found.tensors), "floating tensor")
+    yield f"{found.path}: {count}, {nbytes(found.nbytes)} looked at in {found.seconds:.1f} s"
+    for dtype in dict.fromkeys(each.dtype for each in found.tensors):
+        of_it = [each for each in found.tensors if each.dtype is dtype]
+        most = max(each.mantissa_bits for each in of_it)
+        fit = sum(each.fits_bf16 for each in of_it)
+        used = f"up to {most} mantissa bits in use"
+        fits = "bf16 holds every value" if fit == len(of_it) else f"bf16 holds {fit:,} exactly"
+        yield from _labelled(dtype.torch_name, [f"{_count(len(of_it), 'tensor')}, {used}; {fits}"])
+    largest = max(found.tensors, key=lambda each: each.magnitude, default=None)
+    if largest is not None:
+        yield from _labelled("largest", [f"{largest.magnitude:.6g} in {largest.name}"])
+    for label, named in (
+        ("NaN", [f"{each.nan:,} in {each.name}" for each in found.tensors if each.nan]),
+        (
+            "infinite",
+            [f"{each.infinite:,} in {each.name}" for each in found.tensors if each.infinite],
+        ),
+        ("all zero", [each.name for each in found.tensors if each.is_zero]),
+    ):
+        yield from _labelled(label, _shortened(named))
+    if listed := list(_findings(found.findings)):
+        yield ""
+        yield from listed
 
 
 def verification(verdict: Verification) -> str:

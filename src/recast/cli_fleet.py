@@ -106,8 +106,8 @@ def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
     surveys += [Survey(Path(error.subject), error=error) for error in found.unreadable]
     guess = _estimate(request, surveys) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
-    if not request.lines:
-        document["checkpoints"] = [fleet_documents.survey(each) for each in surveys]
+    told = [] if request.lines else surveys
+    document["checkpoints"] = [fleet_documents.survey(each) for each in told]
     return surveys, (fleet_text.survey(request.root, surveys, request.target, guess), document)
 
 
@@ -159,8 +159,8 @@ def repair(request: Request) -> Answer:
     document = fleet_documents.repair(
         request.root, outcomes, request.target, seconds, in_place=in_place
     )
-    if not request.lines:
-        document["checkpoints"] = [fleet_documents.outcome(each) for each in outcomes]
+    told = [] if request.lines else outcomes
+    document["checkpoints"] = [fleet_documents.outcome(each) for each in told]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
 
@@ -180,10 +180,8 @@ def delete(request: Request) -> Answer:
         if each.files or each.error:
             _tell(request, fleet_documents.trainer_state(each), each.path, each.error)
     document = fleet_documents.deletion(request.root, states, dry_run=request.dry_run)
-    if not request.lines:
-        document["checkpoints"] = [
-            fleet_documents.trainer_state(each) for each in states if each.files or each.error
-        ]
+    told = [] if request.lines else [each for each in states if each.files or each.error]
+    document["checkpoints"] = [fleet_documents.trainer_state(each) for each in told]
     said = fleet_text.trainer_state(states, request.root, dry_run=request.dry_run)
     failed = any(each.error is not None for each in states) or found.unreadable
     return said, document, not failed
@@ -251,7 +249,7 @@ class _Bar(_Reporter):
 
     def advance(self, path: Path, nbytes: int) -> None:
         """Show that more is done."""
-        self._bar.set_description_str(text.printable(path.name), refresh=False)
+        self._bar.set_description_str(text.printable(path.name), refresh=not nbytes)
         self._bar.update(nbytes)
 
     def finish(self, outcome: Outcome) -> None:

@@ -116,7 +116,7 @@ def _load() -> None:
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a table."""
     lines = [
-        "| checkpoints | bytes each | executor | workers | seconds | GB/s of source | shard jobs/s |",
+        "| checkpoints | bytes each | executor | workers | seconds | GB/s of source | jobs/s |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

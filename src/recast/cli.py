@@ -16,6 +16,8 @@ import click
 
 import recast
 from recast import dtypes
+from recast.formats.findings import BLOCKING
+from recast.planning.policy import OVERFLOW
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
@@ -136,6 +138,10 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
             raise click.BadParameter(str(error), param_hint="--to") from None
     elif given := _given(arguments):
         raise click.UsageError(f"{given} goes with --to")
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in arguments.allow if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
     if arguments.in_place and arguments.out:
         raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
     if arguments.against is not None and arguments.to is not None:

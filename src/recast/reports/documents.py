@@ -38,6 +38,8 @@ def inspection(checkpoint: Checkpoint) -> Document:
                 "subject": finding.subject,
                 "problem": finding.problem,
                 "remedy": finding.remedy,
+                "tensors": list(finding.tensors),
+                "command": finding.command or None,
             }
             for finding in findings(checkpoint)
         ],

@@ -98,7 +98,8 @@ def _findings(found: Iterable[Finding]) -> Iterator[str]:
     """Yield each finding once, with the first of the files that it concerns, on two lines."""
     alike: dict[tuple[str, str, str, str], list[str]] = {}
     for each in found:
-        key = (each.severity.value, each.name, each.problem, each.remedy)
+        remedy = f"{each.remedy}: {each.command}" if each.command else each.remedy
+        key = (each.severity.value, each.name, each.problem, remedy)
         alike.setdefault(key, []).append(each.subject)
     entries = []
     for (severity, name, problem, remedy), (subject, *others) in alike.items():

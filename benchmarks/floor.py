@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-PIECE_BYTES = 1 << 20  # as recast
+PIECE_BYTES = 2 << 20  # as recast
 BATCH_BYTES = 16 << 20
 
 Job = tuple[int, int, int, int]  # source, output, begin, end

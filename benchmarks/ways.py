@@ -26,7 +26,7 @@ IMPORT = "`import recast`"
 VERSION = "`recast --version`"
 HELP = "`recast --help`"
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ UNREADABLE: dict[str, Case] = {
     "a pointer of git-lfs": (
         with_file(FIRST, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
         FIRST,
-        [NOT_VALID, AGAIN],
+        ["is a Git LFS pointer", "git lfs pull"],
     ),
     "a pipe": (pipe_for_a_shard, FIRST, ["is not a regular file", "replace it by one"]),
     "an index that is no JSON": (with_index(b'{"weight_map":'), INDEX, ["is not JSON", "restore"]),

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     )
     from recast.execution.converter import convert, plan
     from recast.execution.reader import inspect
+    from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
     from recast.reports.conversion import Conversion
+    from recast.reports.scan import Scan
     from recast.reports.verification import Verification
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "Plan": "recast.planning.planner",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
+    "Scan": "recast.reports.scan",
     "Severity": "recast.formats.findings",
     "ShardError": "recast.errors",
     "StorageError": "recast.errors",
@@ -49,6 +52,7 @@ _HOMES = {
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
 
@@ -62,6 +66,7 @@ __all__ = [
     "Plan",
     "RecastError",
     "RefusedError",
+    "Scan",
     "Severity",
     "ShardError",
     "StorageError",
@@ -72,6 +77,7 @@ __all__ = [
     "findings",
     "inspect",
     "plan",
+    "scan",
     "verify",
 ]
 

@@ -31,6 +31,7 @@ command is run again.
 
 \b
 recast ./ckpt                          inspect
+recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
@@ -49,6 +50,7 @@ class Arguments:
     in_place: bool
     dry_run: bool
     against: Path | None
+    scan: bool
     keep: tuple[str, ...]
     keep_rules: bool
     lossless: bool
@@ -84,6 +86,7 @@ class _Interrupted(BaseException):
 @click.option("--in-place", is_flag=True, help="Replace the files of PATH itself, one by one.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
+@click.option("--scan", is_flag=True, help="Look at every value: what do they need?")
 @click.option(
     "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
 )
@@ -128,6 +131,18 @@ def command(paths: tuple[str, ...], **options: object) -> None:
 
 def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Arguments], Answer]:
     """Return what to do with each path. Raises UsageError for flags that do not go together."""
+    _check_usage(paths, arguments)
+    if arguments.against is not None:
+        return _verify
+    if arguments.scan:
+        return _scan
+    if arguments.to is None:
+        return _inspect
+    return _plan if arguments.dry_run else _convert
+
+
+def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
+    """Raise UsageError for flags that do not go together, or mean nothing."""
     if not all(paths):
         raise click.UsageError("a PATH is empty: write . for the current folder")
     if arguments.to is not None:
@@ -146,13 +161,10 @@ def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Argume
         raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
     if arguments.against is not None and arguments.to is not None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
+    if arguments.scan and (arguments.to is not None or arguments.against is not None):
+        raise click.UsageError("--scan looks at the values of PATH: give it alone")
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
-    if arguments.against is not None:
-        return _verify
-    if arguments.to is None:
-        return _inspect
-    return _plan if arguments.dry_run else _convert
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -226,6 +238,15 @@ def _verify(path: str, arguments: Arguments) -> Answer:
             checkpoint, against=source, workers=arguments.workers, progress=progress
         )
     return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
+
+
+def _scan(path: str, arguments: Arguments) -> Answer:
+    """Look at every value, and say what they are."""
+    checkpoint = _checkpoint(path)
+    size = sum(weights.data_size for weights in checkpoint.weights)
+    with _progress(path, size, arguments) as progress:
+        found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
+    return Answer(text.scan(found), documents.scan(found))
 
 
 @contextmanager

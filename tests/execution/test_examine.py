@@ -1,5 +1,7 @@
-"""The evidence of what rounding did, beside torch's own arithmetic in fp64."""
+"""What casts do to values, as numpy and as the native kernel find it, beside torch in fp64."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast import Dtype
-from recast.execution.cast import NUMPY_DTYPES, Array
-from recast.execution.examine import Examiner
+from recast.execution import native
+from recast.execution.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.examine import compare, examine, overflow
+from recast.execution.facts import FACTS, add, mantissa_bits, nothing_seen
 from tests.checkpoints import TORCH_DTYPES
 from tests.execution.test_cast import CASTS
+
+Way = Callable[[Array, Dtype, Array], tuple[Array, Array]]
 
 NOTABLE = [
     *(0.0, -0.0, 1.0, -1.5, float("inf"), -float("inf"), float("nan")),
@@ -45,38 +51,90 @@ def bits_of(tensor: torch.Tensor) -> Array:
     return tensor.contiguous().view(getattr(torch, f"int{tensor.itemsize * 8}")).numpy()
 
 
-def by_torch(tensor: torch.Tensor, target: Dtype) -> tuple[bool, float, int, float]:
-    """Return whether casting loses nothing, the largest error, what overflows, and the largest."""
-    before = tensor.double()
-    after = tensor.to(TORCH_DTYPES[target]).double()
-    overflowed = before.isfinite() & after.isinf()
-    unchanged = (before == after) | (before.isnan() & after.isnan())
-    errors = (before - after).abs()[before.isfinite() & after.isfinite()]
-    largest = errors.max().item() if len(errors) else 0.0
-    highest = before[overflowed].abs().max().item() if overflowed.any() else 0.0
-    return bool(unchanged.all()), largest, int(overflowed.sum()), highest
+@dataclass(frozen=True)
+class Found:
+    """The facts of one tensor."""
+
+    bits: int = 0
+    magnitude: float = 0.0
+    nan: int = 0
+    infinite: int = 0
+    changed: int = 0
+    largest_error: float = 0.0
+    overflowed: int = 0
+    largest_overflow: float = 0.0
+    underflowed: int = 0
 
 
-def gathered(examiner: Examiner) -> list[tuple[bool, float, int, float]]:
-    """Return the same, as far as an examiner has seen it, for each of its tensors."""
-    columns = (examiner.lossless, examiner.largest_error, examiner.overflowed)
-    return list(zip(*columns, examiner.largest_overflow, strict=True))
+def rows(facts: Array) -> list[Found]:
+    """Return the facts of each tensor."""
+    return [Found(**dict(zip(FACTS.names, row, strict=True))) for row in facts.tolist()]
 
 
-@pytest.mark.parametrize(("source", "target"), CASTS)
+def largest(values: torch.Tensor) -> float:
+    """Return the largest magnitude of some values; 0.0 of none."""
+    return values.abs().max().item() if len(values) else 0.0
+
+
+def by_torch(tensor: torch.Tensor, target: Dtype) -> Found:
+    """Return what torch's arithmetic finds."""
+    before, after = tensor.double(), tensor.to(TORCH_DTYPES[target]).double()
+    finite = before.isfinite()
+    overflowed = finite & after.isinf()
+    numbers = bits_of(tensor)[~before.isnan().numpy()]
+    return Found(
+        bits=int(np.bitwise_or.reduce(numbers)) & ((1 << 8 * tensor.itemsize) - 1),
+        magnitude=largest(before[finite]),
+        nan=int(before.isnan().sum()),
+        infinite=int(before.isinf().sum()),
+        changed=int(((before != after) & ~before.isnan()).sum()),
+        largest_error=largest((before - after)[finite & after.isfinite()]),
+        overflowed=int(overflowed.sum()),
+        largest_overflow=largest(before[overflowed]),
+        underflowed=int(((before != 0) & (after == 0)).sum()),
+    )
+
+
+def in_numpy(values: Array, dtype: Dtype, starts: Array) -> tuple[Array, Array]:
+    """Cast as where there is no native kernel."""
+    out = np.empty(len(values), NUMPY_DTYPES[dtype])
+    kernel(source_of(values), dtype)(values, out)
+    return out, compare(values, out, starts)
+
+
+def in_c(values: Array, _dtype: Dtype, starts: Array) -> tuple[Array, Array]:
+    """Cast by the native kernel, which knows one cast only."""
+    out = np.empty(len(values), NUMPY_DTYPES[Dtype.BF16])
+    return out, native.cast(values, out, starts)
+
+
+def source_of(values: Array) -> Dtype:
+    """Return the dtype of an array."""
+    return next(each for each, dtype in NUMPY_DTYPES.items() if dtype == values.dtype)
+
+
+WAYS = [
+    *((in_numpy, source, target) for source, target in CASTS if not target.holds(source)),
+    (in_c, Dtype.F32, Dtype.BF16),
+]
+
+
+@pytest.mark.parametrize(("way", "source", "target"), WAYS)
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_evidence_is_what_torch_finds(source: Dtype, target: Dtype, data: st.DataObject) -> None:
-    """However the values are cut into pieces and shared among threads, the evidence is torch's."""
+def test_facts_are_what_torch_finds(
+    way: Way, source: Dtype, target: Dtype, data: st.DataObject
+) -> None:
+    """However the values are cut into pieces and shared among threads, the facts are torch's."""
     drawn = data.draw(st.lists(tensors(source), min_size=1, max_size=5))
     whole = torch.cat(drawn)
     values = bits_of(whole).view(NUMPY_DTYPES[source])
-    cast = bits_of(whole.to(TORCH_DTYPES[target])).view(NUMPY_DTYPES[target])
+    expected = bits_of(whole.to(TORCH_DTYPES[target]))
     begins = np.cumsum([0, *map(len, drawn[:-1])])
     cuts = data.draw(st.sets(st.integers(1, len(values)), max_size=6))
     edges = sorted({0, len(values)} | cuts)
     # One tensor more than there are: nothing is ever said about it.
-    examiners = [Examiner(len(drawn) + 1) for _ in range(data.draw(st.integers(1, 3)))]
+    gathered = [nothing_seen(len(drawn) + 1) for _ in range(data.draw(st.integers(1, 3)))]
     for begin, end in pairwise(edges):
         held = [
             number
@@ -84,54 +142,147 @@ def test_evidence_is_what_torch_finds(source: Dtype, target: Dtype, data: st.Dat
             if at < end and at + len(drawn[number]) > begin
         ]
         starts = np.array([max(begins[number] - begin, 0) for number in held])
-        examiner = data.draw(st.sampled_from(examiners))
-        examiner.examine(values[begin:end], cast[begin:end], starts, np.array(held))
-    total, *others = examiners
+        cast, facts = way(values[begin:end], target, starts)
+        assert_same(cast, expected[begin:end], target)
+        add(data.draw(st.sampled_from(gathered)), facts, np.array(held))
+    total, *others = gathered
     for other in others:
-        total.merge(other)
-    assert gathered(total) == [*(by_torch(tensor, target) for tensor in drawn), (True, 0.0, 0, 0.0)]
+        add(total, other)
+    assert rows(total) == [*(by_torch(tensor, target) for tensor in drawn), Found()]
+
+
+def assert_same(cast: Array, expected: Array, dtype: Dtype) -> None:
+    """Assert that two casts have the same bits, or are NaN both."""
+    expected = expected.view(cast.dtype)
+    same = cast.view(f"u{cast.itemsize}") == expected.view(f"u{cast.itemsize}")
+    assert (same | (np.isnan(cast) & np.isnan(expected))).all(), dtype
+
+
+def test_the_native_kernel_is_there() -> None:
+    """It was built when recast was installed here, so that these tests mean something."""
+    assert native.library() is not None
+
+
+def test_the_native_kernel_casts_every_pattern_as_numpy_does() -> None:
+    """All upper halves with the lower halves around a tie: the bits are ml_dtypes', NaN too."""
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+        values = (upper | np.uint32(lower)).view(np.float32)
+        starts = np.arange(0, len(values), 1000)
+        (numpy, by_numpy), (c, by_c) = (way(values, Dtype.BF16, starts) for way in (in_numpy, in_c))
+        assert numpy.tobytes() == c.tobytes()
+        assert rows(by_numpy) == rows(by_c)
+
+
+@pytest.mark.parametrize("length", [1, 7, 1023, 1024, 1025, 5000])
+def test_the_native_kernel_casts_blocks_of_any_length(length: int) -> None:
+    """Whole blocks, and what is left of one, hold what a pass over everything finds."""
+    values = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+    values[-1] = 3.4e38  # overflows, in the last block only
+    (numpy, by_numpy), (c, by_c) = (
+        way(values, Dtype.BF16, np.array([0])) for way in (in_numpy, in_c)
+    )
+    assert numpy.tobytes() == c.tobytes()
+    assert rows(by_numpy) == rows(by_c)
+
+
+def test_a_library_of_another_day_is_not_called(monkeypatch, tmp_path) -> None:
+    """One that states another interface, or that is none, is as good as none."""
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "_INTERFACE", -1)
+    assert native.library() is None
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    assert native.library() is None
+    (tmp_path / "libnative.so").write_bytes(b"not a library")
+    assert native.library() is None
+    native.library.cache_clear()
 
 
 MAX = torch.finfo(torch.float32).max
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "changed", "error", "overflowed", "underflowed"),
     [
-        ([1.0, -2.5, torch.inf, torch.nan], (True, 0.0, 0, 0.0)),
-        ([1 + 2**-9, 1.0], (False, 2**-9, 0, 0.0)),
-        ([1.0, 1 + 2**-8], (False, 2**-8, 0, 0.0)),
-        ([3.4e38, -MAX, 1.0], (False, 0.0, 2, MAX)),
-        ([MAX, 1 + 2**-9, torch.nan, -torch.inf], (False, 2**-9, 1, MAX)),
-        ([2.0**-149, -0.0], (False, 2.0**-149, 0, 0.0)),
+        ([1.0, -2.5, torch.inf, torch.nan], 0, 0.0, 0, 0),
+        ([1 + 2**-9, 1.0], 1, 2**-9, 0, 0),
+        ([1.0, 1 + 2**-8], 1, 2**-8, 0, 0),
+        ([3.4e38, -MAX, 1.0], 2, 0.0, 2, 0),
+        ([MAX, 1 + 2**-9, torch.nan, -torch.inf], 2, 2**-9, 1, 0),
+        ([2.0**-149, -0.0, 0.0], 1, 2.0**-149, 0, 1),
     ],
 )
-def test_evidence_in_numbers(values: list[float], expected: tuple[bool, float, int, float]) -> None:
+@pytest.mark.parametrize("way", [in_numpy, in_c])
+def test_facts_in_numbers(
+    way: Way, values: list[float], changed: int, error: float, overflowed: int, underflowed: int
+) -> None:
     """NaN and infinity are no error, an overflow is none of size, and a subnormal is one."""
     tensor = torch.tensor(values)
-    examiner = Examiner(1)
-    cast = bits_of(tensor.bfloat16()).view(NUMPY_DTYPES[Dtype.BF16])
-    examiner.examine(tensor.numpy(), cast, np.array([0]), np.array([0]))
-    assert [by_torch(tensor, Dtype.BF16)] == gathered(examiner) == [expected]
+    _, facts = way(tensor.numpy(), Dtype.BF16, np.array([0]))
+    (found,) = rows(facts)
+    assert (found.changed, found.largest_error) == (changed, error)
+    assert (found.overflowed, found.underflowed) == (overflowed, underflowed)
+    assert found == by_torch(tensor, Dtype.BF16)
+
+
+@pytest.mark.parametrize("target", [Dtype.BF16, Dtype.F16])
+def test_the_relative_error_is_bounded_beforehand(target: Dtype) -> None:
+    """Of no normal number is the error as large as 2**-8 of it in bf16, or 2**-11 in fp16."""
+    bound = {Dtype.BF16: 2.0**-8, Dtype.F16: 2.0**-11}[target]
+    tensor = 1 + torch.arange(1 << 20, dtype=torch.float64) / (1 << 20)  # one binade
+    tensor = tensor.float().double()
+    error = (tensor - tensor.to(TORCH_DTYPES[target]).double()).abs() / tensor
+    assert bound / 1.01 < error.max().item() < bound
 
 
 @pytest.mark.parametrize(("source", "target"), CASTS)
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataObject) -> None:
-    """Without errors, it is still seen of every tensor what overflowed, and how large it was."""
+    """Without evidence, it is still seen of every tensor what overflowed, and how large it was."""
     tensor = data.draw(tensors(source))
     values = bits_of(tensor).view(NUMPY_DTYPES[source])
     cast = bits_of(tensor.to(TORCH_DTYPES[target])).view(NUMPY_DTYPES[target])
-    examiner = Examiner(1, errors=False)
-    examiner.examine(values, cast, np.array([0]), np.array([0]))
-    assert gathered(examiner)[0][2:] == by_torch(tensor, target)[2:]
+    (found,) = rows(overflow(values, cast, np.array([0])))
+    expected = by_torch(tensor, target)
+    assert found.overflowed == expected.overflowed == found.changed
+    assert found.largest_overflow == expected.largest_overflow
+
+
+@pytest.mark.parametrize("dtype", list(NUMPY_DTYPES))
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_values_are_looked_at_in_every_dtype(dtype: Dtype, data: st.DataObject) -> None:
+    """Bits, magnitude, NaN and infinity are torch's, with nothing to compare with."""
+    tensor = data.draw(tensors(dtype))
+    (found,) = rows(examine(bits_of(tensor).view(NUMPY_DTYPES[dtype]), np.array([0])))
+    assert found == by_torch(tensor, dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "bits"),
+    [
+        (Dtype.F32, [0.0, 1.0, -4.0], 0),
+        (Dtype.F32, [1.5], 1),
+        (Dtype.F32, [1 + 2**-7, 1.5], 7),
+        (Dtype.F32, [1 + 2**-23], 23),
+        (Dtype.F16, [1 + 2**-10], 10),
+        (Dtype.F64, [1 + 2**-52], 52),
+        (Dtype.F32, [float("nan"), 1.0], 0),
+    ],
+)
+def test_mantissa_bits_in_use(dtype: Dtype, values: list[float], bits: int) -> None:
+    """They are counted from the leading one to the lowest that any value has set."""
+    tensor = torch.tensor(values, dtype=TORCH_DTYPES[dtype])
+    facts = examine(bits_of(tensor).view(NUMPY_DTYPES[dtype]), np.array([0]))
+    assert mantissa_bits(facts, [dtype]) == [bits]
 
 
 def test_pieces_are_left_as_they_were() -> None:
-    """Looking at values changes none of them, although a scratch space is used."""
+    """Looking at values changes none of them."""
     tensor = torch.tensor(NOTABLE).repeat(3)
     piece, cast = tensor.numpy(), bits_of(tensor.half()).view(np.float16)
     before = piece.tobytes(), cast.tobytes()
-    Examiner(1).examine(piece, cast, np.array([0]), np.array([0]))
+    compare(piece, cast, np.array([0]))
     assert (piece.tobytes(), cast.tobytes()) == before

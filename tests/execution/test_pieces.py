@@ -65,7 +65,7 @@ def test_every_byte_of_the_output_once(
         patch.object(pieces, "PIECE_BYTES", limits[0]),
         patch.object(pieces, "BATCH_BYTES", limits[1]),
     ):
-        cut = [piece for batch in pieces.batches(plan) for piece in batch]
+        cut = [piece for batch in pieces.batches(plan.tensors) for piece in batch]
         found = []
         for piece in cut:
             width, out_width = piece.run.source.bits // 8, piece.run.target.bits // 8
@@ -105,7 +105,7 @@ def test_batches_are_as_large_as_they_should_be(tensors: Tensors, limits: tuple[
         patch.object(pieces, "PIECE_BYTES", limits[0]),
         patch.object(pieces, "BATCH_BYTES", limits[1]),
     ):
-        sizes = [[piece.source_bytes for piece in batch] for batch in pieces.batches(plan)]
+        sizes = [[piece.source_bytes for piece in batch] for batch in pieces.batches(plan.tensors)]
     assert all(sizes)
     assert all(sum(each[:-1]) < limits[1] for each in sizes)
     assert all(sum(each) >= limits[1] for each in sizes[:-1])
@@ -116,7 +116,7 @@ def test_tensors_alike_are_one_run() -> None:
     """Tensors that lie together and are treated alike are one run: few calls, however many."""
     tensors = {f"layers.{layer:03}.bias": torch.ones(3) for layer in range(500)}
     with planned(tensors | {"ids": torch.arange(4)}, Dtype.BF16) as (plan, _, _):
-        runs = list(pieces.runs(plan))
+        runs = list(pieces.runs(plan.tensors))
     assert [(run.source, run.elements) for run in runs] == [(Dtype.I64, 4), (Dtype.F32, 1500)]
 
 
@@ -136,7 +136,7 @@ def test_a_run_ends_where_the_treatment_does(
     path = tmp_path / "model.safetensors"
     save_shard(path, {name: torch.ones(4) for name in "abc"})
     plan = recast.plan(path, "bf16", keep=[kept]).shards[0]
-    runs = [(run.target, run.begin, run.out, run.elements) for run in pieces.runs(plan)]
+    runs = [(run.target, run.begin, run.out, run.elements) for run in pieces.runs(plan.tensors)]
     assert runs == expected
 
 
@@ -144,7 +144,7 @@ def test_a_tensor_that_begins_where_a_piece_ends() -> None:
     """A piece says of no tensor that it holds some of it, unless it does."""
     tensors = {name: torch.ones(16) for name in "abc"}
     with planned(tensors, Dtype.BF16) as (plan, _, _), patch.object(pieces, "PIECE_BYTES", 64):
-        (batch,) = pieces.batches(plan)
+        (batch,) = pieces.batches(plan.tensors)
         held = [[array.tolist() for array in piece.tensors()] for piece in batch]
     assert held == [[[0], [0]], [[0], [1]], [[0], [2]]]
 
@@ -152,6 +152,6 @@ def test_a_tensor_that_begins_where_a_piece_ends() -> None:
 def test_nothing_to_do() -> None:
     """A shard of empty tensors, or of none, is no work."""
     with planned({"a": torch.ones(0), "b": torch.ones(0, 3)}, Dtype.BF16) as (plan, _, _):
-        assert list(pieces.batches(plan)) == []
+        assert list(pieces.batches(plan.tensors)) == []
     with planned({}, Dtype.BF16) as (plan, _, _):
-        assert list(pieces.batches(plan)) == []
+        assert list(pieces.batches(plan.tensors)) == []

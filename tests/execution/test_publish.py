@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recast import StorageError
+from recast import StorageError, TargetError
 from recast.execution.publish import copy_file, is_copied, making, publish, replacing, write_file
 
 LONG_AGO = 1_234_567_891_011_121_314  # in ns, as exact as file systems are
@@ -193,3 +193,34 @@ def test_nothing_is_published_over_something(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=f"^{target}: Directory not empty"):
         publish(result, target, is_file=False)
     assert (target / "file").read_text() == "target"
+
+
+def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """What took the target's name while recast ran stays, and what recast made is still there."""
+    result, target = tmp_path / "result", tmp_path / "target"
+    result.mkdir()
+    (result / "target").write_text("mine")
+    target.write_text("theirs")
+    with pytest.raises(TargetError, match=f"^{target}: appeared while recast ran"):
+        publish(result, target, is_file=True)
+    assert (target.read_text(), (result / "target").read_text()) == ("theirs", "mine")
+
+
+def test_a_file_is_published_where_there_are_no_links(tmp_path: Path, monkeypatch) -> None:
+    """On a file system without hard links, such as FAT, it is renamed."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "x").write_text("content")
+    publish(tmp_path / "target", tmp_path / "x", is_file=True)
+    assert (tmp_path / "x").read_text() == "content"
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    """A file of the longest name can be written, in characters of any length."""
+    for name in ("x" * 255, "\N{SNOWMAN}" * 85):
+        write_file(tmp_path / name, b"content", 0o600)
+        assert (tmp_path / name).read_bytes() == b"content"

@@ -323,7 +323,6 @@ BROKEN = {
     "header longer than the file": shard_bytes(b"{}", size=1000),
     "header longer than any file": shard_bytes(b"{}", size=(1 << 64) - 1),
     "pickle": b"\x80\x02}q\x00." + bytes(100),
-    "pointer of git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
     "no data": SOUND[:-8],
     "truncated data": SOUND[:-1],
     "trailing bytes": SOUND + b"\0",
@@ -557,3 +556,10 @@ def test_names_of_files(tmp_path: Path) -> None:
     found = recast.inspect(tmp_path)
     assert found.weights[0].name == "modèle.safetensors"
     assert [file.name for file in found.files] == [odd]
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_broken_file(tmp_path: Path) -> None:
+    """What a clone without LFS leaves is named as such, with the command that fetches the file."""
+    path = tmp_path / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "git lfs pull" in str(refused(path, ShardError))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from shutil import copy2
 from tempfile import TemporaryDirectory
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save
 
 import recast
 from recast import Dtype, ShardError, StorageError
-from recast.execution import pieces, shard
+from recast.execution import native, pieces, shard
+from recast.execution.facts import FACTS
 from recast.execution.shard import Effort, convert_shard, scan_shard
 from recast.reports.conversion import ShardConversion
 from tests.checkpoints import Tensors, cast_all, save_shard, state_dicts, write_laid_out
@@ -101,11 +103,11 @@ def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
         _, done = converted(source, target, workers)
     cast = cast_all(tensors, target)
     found = {
-        each.name: (each.lossless, each.largest_error, each.overflowed, each.largest_overflow)
+        each.name: {field: getattr(each, field) for field in FACTS.names if field != "bits"}
         for each in done.evidence
     }
     assert found == {
-        name: by_torch(tensor, target)
+        name: {k: v for k, v in asdict(by_torch(tensor.flatten(), target)).items() if k != "bits"}
         for name, tensor in tensors.items()
         if tensor.dtype is not cast[name].dtype
     }
@@ -317,3 +319,15 @@ def test_an_existing_file_stays_until_it_is_replaced(tmp_path: Path) -> None:
     assert len(seen) > 10
     assert set(seen) == {"as it was"}
     assert load_file(out)["a"].dtype == torch.bfloat16
+
+
+def test_without_the_native_kernel(tmp_path: Path) -> None:
+    """Where no C compiler was at hand, the same bytes are written and the same evidence found."""
+    source = tmp_path / "model.safetensors"
+    values = {"a": torch.randn(5000), "b": torch.tensor([1 / 3, -3.4e38, torch.inf, torch.nan])}
+    save_shard(source, values | {f"c{number}": torch.randn(number) for number in range(40)})
+    expected, with_it = converted(source, Dtype.BF16, 2)
+    with patch.object(native, "library", lambda: None):
+        content, without_it = converted(source, Dtype.BF16, 2)
+    assert content == expected
+    assert without_it.evidence == with_it.evidence

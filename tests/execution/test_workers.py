@@ -10,8 +10,11 @@ from sys import executable
 
 import pytest
 
+import recast
+from recast import RefusedError
 from recast.execution import workers
 from recast.execution.workers import Queue, default_workers, share
+from tests.checkpoints import two_shards
 
 
 def cpus() -> int:
@@ -150,3 +153,16 @@ def test_a_closed_queue_offers_nothing() -> None:
     queue.close()
     assert list(items) == []
     assert list(queue) == []
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_workers_do_no_work(tmp_path: Path, number: int) -> None:
+    """Fewer threads than one are refused in recast's own words, by everything that takes them."""
+    folder = two_shards(tmp_path / "ckpt")
+    for refused in (
+        lambda: recast.convert(folder, "bf16", workers=number),
+        lambda: recast.scan(folder, workers=number),
+        lambda: recast.verify(folder, against=folder, workers=number),
+    ):
+        with pytest.raises(RefusedError, match="at least 1"):
+            refused()

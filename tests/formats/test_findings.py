@@ -360,15 +360,6 @@ def test_what_its_base_stores_narrower_is_oversized(ckpt: Path) -> None:
     assert recast.findings(base, base=base)[0].name == "mixed-dtypes"
 
 
-def test_values_that_are_no_numbers() -> None:
-    """Counts of NaN and infinite values become one finding a shard; none becomes none."""
-    assert list(findings.non_finite(FIRST, {"a": 0})) == []
-    [finding] = findings.non_finite(FIRST, {"a": 0, "b": 1200, "c": 3})
-    assert (finding.subject, finding.tensors) == (FIRST, ("b", "c"))
-    assert "1,203 values" in finding.problem
-    assert findings.SEVERITIES[finding.name] is finding.severity
-
-
 def test_the_tensors_of_a_mixture(ckpt: Path) -> None:
     """All tensors are listed, and layers that are alike are told as one."""
     tensors = {f"model.layers.{number}.gate.bias": torch.ones(2).half() for number in range(5)}

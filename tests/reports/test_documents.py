@@ -50,6 +50,7 @@ def converted_and_verified(root: Path) -> Iterator[Json]:
     """Go through all modes with a checkpoint as most are, and take one tensor from the result."""
     source = checkpoints.two_shards(root / "ckpt")
     yield documents.inspection(recast.inspect(source))
+    yield documents.scan(recast.scan(source))
     plan = recast.plan(source, "bf16")
     yield documents.plan_document(plan, plan.default_target)
     done = recast.convert(plan)
@@ -70,6 +71,8 @@ def one_file(root: Path) -> Iterator[Json]:
     tensors = {"big": torch.tensor([3.4e38, 1.0]), "small": torch.tensor([0.1])}
     checkpoints.save_shard(root / "x.safetensors", tensors)
     yield documents.inspection(recast.inspect(root / "x.safetensors"))
+    checkpoints.save_shard(root / "nan.safetensors", {"nan": torch.tensor([torch.nan, 1.0])})
+    yield documents.scan(recast.scan(root / "nan.safetensors"))
     yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
     yield documents.conversion(recast.convert(root / "x.safetensors", "bf16", allow=["overflow"]))
 
@@ -86,6 +89,19 @@ def kept_tensors(root: Path) -> Iterator[Json]:
     yield documents.conversion(recast.convert(plan, out=root / "elsewhere"))
     plan = recast.plan(root / "elsewhere", "fp32")
     yield documents.plan_document(plan, root / "back")
+
+
+def hollow(root: Path) -> Iterator[Json]:
+    """Inspect what a ZeRO-3 rank saves when nothing is gathered."""
+    checkpoints.save_shard(root / "zero3.safetensors", {"a.weight": torch.zeros(0)})
+    yield documents.inspection(recast.inspect(root / "zero3.safetensors"))
+
+
+def unloadable(root: Path) -> Iterator[Json]:
+    """Inspect one whose config no program can read."""
+    folder = checkpoints.two_shards(root / "ckpt")
+    checkpoints.write_json(folder / "config.json", {"model_type": "gemma", "torch_dtype": "auto"})
+    yield documents.inspection(recast.inspect(folder))
 
 
 def every_dtype(root: Path) -> Iterator[Json]:
@@ -429,6 +445,19 @@ def test_a_plan_foretells_the_files_to_the_byte(ckpt: Path) -> None:
     }
 
 
+def mantissa_bits_of(tensor: torch.Tensor) -> int:
+    """Return how many bits behind the leading one the values need: by shortening them."""
+    mantissas = torch.frexp(tensor.double()).mantissa
+    exact = (bits for bits in range(24) if torch.equal(*both_ways(mantissas, bits + 1)))
+    return next(exact)
+
+
+def both_ways(values: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return *values* scaled by 2**bits, and that without its fraction."""
+    scaled = values * 2**bits
+    return scaled, scaled.trunc()
+
+
 def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
     """Losses, largest errors and overflows are those that torch's own casts show."""
     tensors = checkpoints.random_tensors(noise=(50, 50), more=(333,))
@@ -448,11 +477,17 @@ def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
             "from": "F32",
             "to": "F16",
             "lossless": torch.equal(back, tensor),
+            "changed_values": int((tensor != back).sum()),
             "largest_error": lost.max().item() if len(lost) else 0,
             "overflowed_values": int(back.isinf().sum()),
             "largest_overflow": tensor.abs()[back.isinf()].max().item()
             if back.isinf().any()
             else 0,
+            "underflowed_values": int(((tensor != 0) & (back == 0)).sum()),
+            "nan_values": 0,
+            "infinite_values": 0,
+            "largest_magnitude": tensor.abs().max().item(),
+            "mantissa_bits": mantissa_bits_of(tensor),
         }
     del expected["kept"]
     assert {each["tensor"]: each for each in document["tensors"]} == expected
@@ -460,7 +495,10 @@ def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
     assert document["evidence"] == {
         "tensors": 5,
         "lossless_tensors": 1,
+        "changed_values": sum(int(each["changed_values"]) for each in expected.values()),
         "overflowed_values": 3,
+        "underflowed_values": sum(int(each["underflowed_values"]) for each in expected.values()),
+        "nan_values": 0,
         "worst": worst,
         "most_overflowed": expected["huge"],
     }

@@ -18,8 +18,8 @@ def evidence(draw: st.DrawFn) -> Evidence:
     error = draw(st.just(0.0) | st.floats(0, 1e30))
     overflowed = draw(st.integers(0, 3))
     name = draw(st.sampled_from("abc"))
-    lossless = not (error or overflowed)
-    return Evidence(name, Dtype.F32, Dtype.F16, lossless, error, overflowed)
+    changed = overflowed + draw(st.integers(1, 5)) if error else overflowed
+    return Evidence(name, Dtype.F32, Dtype.F16, changed, error, overflowed)
 
 
 @given(st.lists(evidence(), max_size=8))
@@ -29,6 +29,7 @@ def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
     assert found.tensors == len(parts)
     assert found.lossless == Counter(each.lossless for each in parts)[True]
     assert found.overflowed == sum(each.overflowed for each in parts)
+    assert found.changed == sum(each.changed for each in parts)
     if found.worst is None:
         assert found.lossless == len(parts)
     else:
@@ -45,7 +46,7 @@ def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
 
 def test_nothing_cast_is_nothing_lost() -> None:
     """Without evidence there is neither a loss nor anything that was lossless."""
-    assert total([]) == EvidenceTotal(0, 0, 0, None, None)
+    assert total([]) == EvidenceTotal(0, 0, 0, 0, 0, 0, None, None)
 
 
 def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:

@@ -119,9 +119,10 @@ ckpt
 not there
             download or copy it again [missing-shard]
   warning   config.json: says text_config.dtype = float16, but most of what is stored is bfloat16
-            converting puts it right [config-mismatch]
+            converting puts it right: recast ckpt --to bf16 [config-mismatch]
   note      config.json: says no dtype, so that loaders guess
-            converting adds torch_dtype [no-dtype-key]
+            converting adds torch_dtype: recast ckpt --to bf16 [no-dtype-key]
+  note      model.safetensors.index.json: stores 1 of its tensors as float32, most as bfloat16: 'x'
   note      x.safetensors (and 2 more): has no format in its header metadata, without which \
 transformers 4 fails
             converting adds it [no-format-metadata]"""

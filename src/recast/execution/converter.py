@@ -12,7 +12,7 @@ from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort, Progress
 from recast.execution.target import check_target, is_finished
-from recast.execution.workers import default_workers
+from recast.execution.workers import chosen_workers
 from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
 from recast.planning.planner import Plan, make_plan
@@ -122,7 +122,7 @@ def convert(
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
     begun = time.monotonic()
-    effort = Effort(workers or default_workers(), evidence or source.policy.lossless, progress)
+    effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
     target = Path(out) if out else source.default_target
     if not source.changes:
         if in_place:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recast.dtypes import Dtype
-from recast.planning.planner import ShardPlan, TensorPlan
+from recast.planning.planner import TensorPlan
 
-PIECE_BYTES = 1 << 20  # of the source: two of them, and what they become, fit a core's cache
+PIECE_BYTES = 2 << 20  # of the source: threads wait for each other less than with smaller ones
 BATCH_BYTES = 16 << 20  # of the source, taken by one thread at a time: reads stay sequential
 
 
@@ -67,11 +67,11 @@ class Piece:
         return starts, self.run.tensors[first:last]
 
 
-def batches(plan: ShardPlan) -> Iterator[list[Piece]]:
-    """Yield all of a shard's work, in the order of the output, in batches for one thread."""
+def batches(tensors: Sequence[TensorPlan]) -> Iterator[list[Piece]]:
+    """Yield the work on a shard's tensors, in the output's order, in batches for one thread."""
     batch: list[Piece] = []
     size = 0
-    for run in runs(plan):
+    for run in runs(tensors):
         for piece in _cut(run):
             batch.append(piece)
             size += piece.source_bytes
@@ -82,11 +82,11 @@ def batches(plan: ShardPlan) -> Iterator[list[Piece]]:
         yield batch
 
 
-def runs(plan: ShardPlan) -> Iterator[Run]:
-    """Yield the shard's tensors, save the empty ones, as runs in the order of the output."""
+def runs(tensors: Sequence[TensorPlan]) -> Iterator[Run]:
+    """Yield a shard's tensors, save the empty ones, as runs in the order of the output."""
     out = 0
     numbered: list[tuple[int, TensorPlan]] = []
-    for number, tensor in enumerate(plan.tensors):
+    for number, tensor in enumerate(tensors):
         if not tensor.nbytes:
             continue
         if numbered and not _continues(numbered[-1][1], tensor):

@@ -1,5 +1,6 @@
 """Making files and folders appear only when they are complete."""
 
+import errno
 import os
 import shutil
 import stat
@@ -8,8 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from recast.errors import StorageError
+from recast.errors import StorageError, TargetError
 from recast.execution.storage import Output, naming, sync_folder
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})  # as on FAT
+_NAME_LENGTH = 48  # in characters of up to 4 bytes; file systems allow 255 bytes
 
 
 @contextmanager
@@ -21,8 +25,7 @@ def replacing(path: Path, size: int, mode: int, scratch: Path | None = None) -> 
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # Unique: a job that was submitted again may overlap the one it replaces.
-    temporary = (scratch or path.parent) / f".{path.name}.{uuid4().hex}.partial"
+    temporary = (scratch or path.parent) / _unfinished(path)
     try:
         with Output(temporary, size, mode) as output:
             yield output
@@ -32,6 +35,15 @@ def replacing(path: Path, size: int, mode: int, scratch: Path | None = None) -> 
     finally:
         with suppress(OSError):  # whatever is the matter has been raised
             temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> str:
+    """Return a name for what will be *path*.
+
+    Unique, since a job that was submitted again may overlap the one it replaces; and never too
+    long, however long the name of *path* is.
+    """
+    return f".{path.name[:_NAME_LENGTH]}.{uuid4().hex}.partial"
 
 
 def write_file(path: Path, content: bytes, mode: int, scratch: Path | None = None) -> None:
@@ -53,7 +65,7 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
         return
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = scratch / f".{path.name}.{uuid4().hex}.partial"
+        temporary = scratch / _unfinished(path)
         try:
             shutil.copy2(source, temporary)
             with temporary.open("rb") as copy:
@@ -110,12 +122,28 @@ def publish(result: Path, target: Path, *, is_file: bool) -> None:
     """Give *result*, or the file in it that is named like *target*, its final name."""
     with naming(target):
         if is_file:
-            (result / target.name).rename(target)
+            _publish_file(result / target.name, target)
         else:
             for folder, _, _ in os.walk(result, onerror=_fail):
                 sync_folder(Path(folder))
             result.rename(target)
     sync_folder(target.parent)
+
+
+def _publish_file(result: Path, target: Path) -> None:
+    """Give *result* the name *target*, unless something has taken that name meanwhile."""
+    try:
+        target.hardlink_to(result)  # which, unlike renaming, replaces nothing
+    except FileExistsError:
+        raise TargetError(
+            str(target), "appeared while recast ran", "choose another name with -o"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        result.rename(target)
+    else:
+        result.unlink()
 
 
 def _fail(error: OSError) -> None:

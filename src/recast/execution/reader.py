@@ -25,6 +25,7 @@ from recast.formats.index import Index
 from recast.formats.names import Role, role
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_LFS_POINTER = b"version "  # how one begins; as a header's length it is no length
 _LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 _AGAIN = "download or copy it again"
 
@@ -105,6 +106,10 @@ def validated(path: Path, subject: str) -> Iterator[tuple[Any, bytes]]:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             head = _read(file, 8)
+            if head == _LFS_POINTER:
+                raise ShardError(
+                    subject, "is a Git LFS pointer and not the weights", "fetch them: git lfs pull"
+                )
             length = int.from_bytes(head, "little")
             if length <= min(_LARGEST_HEADER, size):  # or it is rejected for its length
                 head += _read(file, length)

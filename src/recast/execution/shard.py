@@ -1,14 +1,16 @@
 """convert_shard(): one shard's plan → one file, complete and checked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from recast.dtypes import Dtype
 from recast.errors import ShardError
+from recast.execution import examine, native
 from recast.execution.cast import NUMPY_DTYPES, Array, kernel
-from recast.execution.examine import Examiner
+from recast.execution.facts import add, mantissa_bits, nothing_seen
 from recast.execution.pieces import PIECE_BYTES, Piece, batches
 from recast.execution.publish import replacing
 from recast.execution.reader import validated
@@ -68,19 +70,19 @@ def convert_shard(
     ):
         new.write(plan.head, 0)
         effort.advance(plan.source.size)
-        examiners = share(batches(plan), _Worker(plan, old, new, effort), effort.workers)
+        found = share(batches(plan.tensors), _Worker(plan, old, new, effort), effort.workers)
         new.finish(modified=None if target == source else plan.modified, keep_cached=old.was_cached)
         _check(plan, new.path)
         old.check_unchanged()
-    return ShardConversion(plan.name, plan.size, _evidence(plan, examiners, effort))
+    return ShardConversion(plan.name, plan.size, _evidence(plan, found, effort))
 
 
 def scan_shard(plan: ShardPlan, source: Path, effort: Effort | None = None) -> tuple[Evidence, ...]:
     """Return what `convert_shard` would do to the values, without writing anything."""
     effort = effort or Effort()
     with Source(source, plan.size_before, plan.modified) as old:
-        examiners = share(batches(plan), _Worker(plan, old, None, effort), effort.workers)
-    return _evidence(plan, examiners, effort)
+        found = share(batches(plan.tensors), _Worker(plan, old, None, effort), effort.workers)
+    return _evidence(plan, found, effort)
 
 
 class _Worker:
@@ -94,44 +96,39 @@ class _Worker:
         self.output = output
         self.effort = effort
 
-    def __call__(self, batches: Iterable[list[Piece]]) -> Examiner:
-        """Cast every piece of *batches*, and return what rounding did to them."""
-        examiner = Examiner(len(self.plan.tensors), errors=self.effort.evidence)
+    def __call__(self, batches: Iterable[list[Piece]]) -> Array:
+        """Cast every piece of *batches*, and return the facts of each tensor."""
+        facts = nothing_seen(len(self.plan.tensors))
         before = np.empty(PIECE_BYTES, np.uint8)
         after = np.empty(2 * PIECE_BYTES, np.uint8)  # no cast does more than double
         for batch in batches:
-            self._announce(batch)
-            for piece in batch:
-                content = before[: piece.source_bytes]
-                self.source.read(content.data, self.plan.source.size + piece.source_position)
+            for piece, content in contents(self.source, self.plan.source.size, batch, before):
+                written = content
                 if piece.run.source is not piece.run.target:
-                    content = self._cast(piece, content, after, examiner)
+                    written = self._cast(piece, content, after, facts)
                 if self.output is not None:
-                    self.output.write(content.data, len(self.plan.head) + piece.out_position)
+                    self.output.write(written.data, len(self.plan.head) + piece.out_position)
             if self.output is not None:
                 begin, end = batch[0].out_position, batch[-1].out_position
                 self.output.write_back(len(self.plan.head) + begin, end - begin)
             self.effort.advance(sum(piece.source_bytes for piece in batch))
-        return examiner
+        return facts
 
-    def _announce(self, batch: list[Piece]) -> None:
-        """Let the source be fetched as far as *batch* goes, in as few requests as its runs."""
-        first = batch[0]
-        for piece, following in zip(batch, (*batch[1:], None), strict=True):
-            if following is None or following.run is not first.run:
-                begin = first.source_position
-                size = piece.source_position + piece.source_bytes - begin
-                self.source.expect(self.plan.source.size + begin, size)
-                first = following or first
-
-    def _cast(self, piece: Piece, content: Array, room: Array, examiner: Examiner) -> Array:
+    def _cast(self, piece: Piece, content: Array, room: Array, facts: Array) -> Array:
         """Return the bytes of *piece* in its new dtype, which lie in *room*."""
         values = content.view(NUMPY_DTYPES[piece.run.source])
         dtype = NUMPY_DTYPES[piece.run.target]
         cast = room[: len(values) * dtype.itemsize].view(dtype)
-        kernel(piece.run.source, piece.run.target)(values, cast)
-        if not piece.run.target.holds(piece.run.source):
-            examiner.examine(values, cast, *piece.tensors())
+        starts, tensors = piece.tensors()
+        pair = (piece.run.source, piece.run.target)
+        if pair == (Dtype.F32, Dtype.BF16) and native.library() is not None:
+            add(facts, native.cast(values, cast, starts), tensors)
+        else:
+            kernel(*pair)(values, cast)
+            if self.effort.evidence:
+                add(facts, examine.compare(values, cast, starts), tensors)
+            elif not piece.run.target.holds(piece.run.source):
+                add(facts, examine.overflow(values, cast, starts), tensors)
         return cast.view(np.uint8)
 
 
@@ -142,24 +139,40 @@ def _check(plan: ShardPlan, path: Path) -> None:
             raise ShardError(plan.name, "was not written as planned", "report this as a bug")
 
 
-def _evidence(plan: ShardPlan, examiners: list[Examiner], effort: Effort) -> tuple[Evidence, ...]:
+def contents(
+    source: Source, begin: int, batch: list[Piece], room: Array
+) -> Iterator[tuple[Piece, Array]]:
+    """Yield each piece of *batch* with its bytes, which lie in *room* until the next is read.
+
+    The data of *source* start at *begin*.
+    """
+    first = batch[0]
+    for piece, following in zip(batch, (*batch[1:], None), strict=True):
+        if following is None or following.run is not first.run:  # as few requests as runs
+            size = piece.source_position + piece.source_bytes - first.source_position
+            source.expect(begin + first.source_position, size)
+            first = following or first
+    for piece in batch:
+        content = room[: piece.source_bytes]
+        source.read(content.data, begin + piece.source_position)
+        yield piece, content
+
+
+def _evidence(plan: ShardPlan, found: list[Array], effort: Effort) -> tuple[Evidence, ...]:
     """Return what all threads together found out about the tensors that were cast.
 
-    If they looked for overflow only, there is nothing to say about the tensors without any.
+    Without evidence, there is nothing to say about the tensors that did not overflow.
     """
-    whole, *others = examiners
+    facts, *others = found
     for other in others:
-        whole.merge(other)
-    found = zip(
-        plan.tensors,
-        whole.lossless.tolist(),
-        whole.largest_error.tolist(),
-        whole.overflowed.tolist(),
-        whole.largest_overflow.tolist(),
-        strict=True,
-    )
+        add(facts, other)
+    names = ("changed", "largest_error", "overflowed", "largest_overflow", "underflowed")
+    columns = [facts[name].tolist() for name in (*names, "nan", "infinite", "magnitude")]
+    columns.append(mantissa_bits(facts, (tensor.source.dtype for tensor in plan.tensors)))
     return tuple(
-        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, lossless, error, count, largest)
-        for tensor, lossless, error, count, largest in found
-        if tensor.changes and (effort.evidence or count)
+        Evidence(tensor.name, tensor.source.dtype, tensor.dtype, *row)
+        for tensor, row, overflowed in zip(
+            plan.tensors, zip(*columns, strict=True), facts["overflowed"].tolist(), strict=True
+        )
+        if tensor.changes and (effort.evidence or overflowed)
     )

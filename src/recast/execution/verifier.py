@@ -17,7 +17,7 @@ from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
 from recast.execution.storage import Source, naming
-from recast.execution.workers import default_workers, share
+from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
 from recast.formats.header import TensorInfo
 from recast.reports.verification import Difference, ShardVerdict, Verification
@@ -80,7 +80,7 @@ def verify(
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
     for old, new in _paired(before, after, differences):
-        threads = workers or default_workers()
+        threads = chosen_workers(workers)
         found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
         bad = len({each.tensor for each in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad))

@@ -7,10 +7,21 @@ from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
+from recast.errors import RefusedError
+
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def chosen_workers(workers: int | None) -> int:
+    """Return how many threads to use, if the user says *workers*. Raises RefusedError."""
+    if workers is None:
+        return default_workers()
+    if workers < 1:
+        raise RefusedError("workers", f"is {workers}", "give at least 1, or leave it out")
+    return workers
 
 
 def default_workers() -> int:

@@ -300,22 +300,6 @@ def _floating(shard: Shard) -> Iterator[tuple[str, TensorInfo]]:
             yield name, tensor
 
 
-def non_finite(shard: str, counts: Mapping[str, int]) -> Iterator[Finding]:
-    """Find NaN and infinite values, given how many each tensor of *shard* has.
-
-    No header tells; only what reads the values can ask this.
-    """
-    if bad := [name for name, count in counts.items() if count]:
-        yield Finding(
-            "non-finite-values",
-            Severity.WARNING,
-            shard,
-            f"holds {sum(counts.values()):,} values that are NaN or infinite, in {_listed(bad)}",
-            "take an earlier checkpoint: training had diverged, or fp16 had overflowed",
-            tuple(bad),
-        )
-
-
 def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Find dtype keys that say something else than what is stored."""
     for config in checkpoint.configs.values():

@@ -37,19 +37,19 @@ class Index:
             raise CheckpointError(name, "has no weight_map", "restore the index")
         if metadata is not None and not isinstance(metadata, dict):
             raise CheckpointError(name, "has metadata that is no object", "restore the index")
+        home = posixpath.dirname(name)
+        paths: dict[str, str] = {}  # a hundred thousand tensors lie in a few shards
         for tensor, shard in weight_map.items():
-            if not isinstance(shard, str) or not is_inside(shard):
+            if not isinstance(shard, str) or not (shard in paths or is_inside(shard)):
                 raise CheckpointError(
                     name,
                     f"tensor {tensor!r} lies in {shard!r}, which is not inside the folder",
                     "move the shard into the folder and name it there",
                 )
-        home = posixpath.dirname(name)
-        shards = {
-            tensor: posixpath.normpath(posixpath.join(home, shard))
-            for tensor, shard in weight_map.items()
-        }
-        return cls(name, text, shards, metadata)
+            if shard not in paths:
+                paths[shard] = posixpath.normpath(posixpath.join(home, shard))
+            weight_map[tensor] = paths[shard]
+        return cls(name, text, weight_map, metadata)
 
     @property
     def size(self) -> int:

@@ -11,11 +11,13 @@ from typing import Any
 from recast.dtypes import Dtype, named
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights, dtype_shares
-from recast.formats.findings import findings
+from recast.formats.findings import Finding, findings
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
+from recast.reports.loaders import loadings
+from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
 Document = dict[str, Any]
@@ -31,20 +33,31 @@ def inspection(checkpoint: Checkpoint) -> Document:
         "weights": [_weights(each) for each in checkpoint.weights],
         "claims": list(_claims(checkpoint)),
         "savings": savings(checkpoint),
-        "findings": [
+        "loads": [
             {
-                "name": finding.name,
-                "severity": finding.severity.value,
-                "subject": finding.subject,
-                "problem": finding.problem,
-                "remedy": finding.remedy,
-                "tensors": list(finding.tensors),
-                "command": finding.command or None,
+                "loader": each.loader,
+                "option": each.option,
+                "as_is": each.before.value if each.before else None,
+                "converted": each.after.value if each.after else None,
             }
-            for finding in findings(checkpoint)
+            for each in loadings(checkpoint)
         ],
+        "findings": [_finding(each) for each in findings(checkpoint)],
         "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
         "left_out": _left_out(checkpoint.left_out),
+    }
+
+
+def _finding(finding: Finding) -> Document:
+    """Return one thing that is wrong or surprising."""
+    return {
+        "name": finding.name,
+        "severity": finding.severity.value,
+        "subject": finding.subject,
+        "problem": finding.problem,
+        "remedy": finding.remedy,
+        "tensors": list(finding.tensors),
+        "command": finding.command or None,
     }
 
 
@@ -107,13 +120,42 @@ def conversion(done: Conversion) -> Document:
         "evidence": {
             "tensors": total.tensors,
             "lossless_tensors": total.lossless,
+            "changed_values": total.changed,
             "overflowed_values": total.overflowed,
+            "underflowed_values": total.underflowed,
+            "nan_values": total.nan,
             "worst": next((doc for each, doc in cast if each is total.worst), None),
             "most_overflowed": next(
                 (doc for each, doc in cast if each is total.most_overflowed), None
             ),
         },
         "tensors": [doc for _, doc in cast],
+    }
+
+
+def scan(found: Scan) -> Document:
+    """Return what the stored values are, tensor by tensor."""
+    return {
+        "kind": "scan",
+        "path": str(found.path),
+        "bytes": found.nbytes,
+        "seconds": round(found.seconds, 3),
+        "findings": [_finding(each) for each in found.findings],
+        "tensors": [
+            {
+                "file": each.shard,
+                "tensor": each.name,
+                "dtype": each.dtype.value,
+                "parameters": each.parameters,
+                "mantissa_bits": each.mantissa_bits,
+                "fits_bf16": each.fits_bf16,
+                "largest_magnitude": each.magnitude,
+                "nan_values": each.nan,
+                "infinite_values": each.infinite,
+                "all_zero": each.is_zero,
+            }
+            for each in found.tensors
+        ],
     }
 
 
@@ -219,7 +261,13 @@ def _evidence(shard: str, evidence: Evidence) -> Document:
         "from": evidence.source.value,
         "to": evidence.dtype.value,
         "lossless": evidence.lossless,
+        "changed_values": evidence.changed,
         "largest_error": evidence.largest_error,
         "overflowed_values": evidence.overflowed,
         "largest_overflow": evidence.largest_overflow,
+        "underflowed_values": evidence.underflowed,
+        "nan_values": evidence.nan,
+        "infinite_values": evidence.infinite,
+        "largest_magnitude": evidence.magnitude,
+        "mantissa_bits": evidence.mantissa_bits,
     }

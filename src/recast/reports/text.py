@@ -10,6 +10,8 @@ from recast.planning.planner import Action, Plan
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
+from recast.reports.loaders import Loading, loadings
+from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -53,7 +55,8 @@ def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
         *_labelled("to bf16", _savings(checkpoint)),
         *_left_out(checkpoint.left_out),
     ]
-    for block in (said, list(_findings(findings(checkpoint)))):
+    loads = list(_loads(loadings(checkpoint)))
+    for block in (said, loads, list(_findings(findings(checkpoint)))):
         if block:
             yield ""
             yield from block
@@ -92,6 +95,25 @@ def _savings(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{nbytes(after)}, takes {nbytes(after - before)} more"
     else:
         yield f"{nbytes(after)}, saves {nbytes(before - after)} ({(before - after) / before:.0%})"
+
+
+def _loads(loads: Sequence[Loading]) -> Iterator[str]:
+    """Yield a table of who would load which dtype; those who do the same share a line."""
+    if not loads:
+        return
+    alike: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for each in loads:
+        dtypes = tuple(dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after))
+        alike.setdefault(dtypes, {}).setdefault(each.loader, []).append(each.option)
+    whole = any(each.after for each in loads)
+    rows = []
+    for dtypes, loaders in alike.items():
+        told = [
+            f'{loader} "auto"' if options == ["auto"] else loader
+            for loader, options in loaders.items()
+        ]
+        rows.append([", ".join(told), *dtypes[: 1 + whole]])
+    yield from _table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
 
 
 def _findings(found: Iterable[Finding]) -> Iterator[str]:
@@ -224,6 +246,38 @@ def _rounding(total: EvidenceTotal) -> Iterator[str]:
         count = _count(total.overflowed, "finite value")
         most_of = "" if most.overflowed == total.overflowed else f", {most.overflowed:,} of them"
         yield from _labelled("OVERFLOW", [f"{count} became infinite{most_of} in {most.name}"])
+
+
+def scan(found: Scan) -> str:
+    """Return what the stored values are."""
+    return _text(_scan(found))
+
+
+def _scan(found: Scan) -> Iterator[str]:
+    count = _count(len(found.tensors), "floating tensor")
+    yield f"{found.path}: {count}, {nbytes(found.nbytes)} looked at in {found.seconds:.1f} s"
+    for dtype in dict.fromkeys(each.dtype for each in found.tensors):
+        of_it = [each for each in found.tensors if each.dtype is dtype]
+        most = max(each.mantissa_bits for each in of_it)
+        fit = sum(each.fits_bf16 for each in of_it)
+        used = f"up to {most} mantissa bits in use"
+        fits = "bf16 holds every value" if fit == len(of_it) else f"bf16 holds {fit:,} exactly"
+        yield from _labelled(dtype.torch_name, [f"{_count(len(of_it), 'tensor')}, {used}; {fits}"])
+    largest = max(found.tensors, key=lambda each: each.magnitude, default=None)
+    if largest is not None:
+        yield from _labelled("largest", [f"{largest.magnitude:.6g} in {largest.name}"])
+    for label, named in (
+        ("NaN", [f"{each.nan:,} in {each.name}" for each in found.tensors if each.nan]),
+        (
+            "infinite",
+            [f"{each.infinite:,} in {each.name}" for each in found.tensors if each.infinite],
+        ),
+        ("all zero", [each.name for each in found.tensors if each.is_zero]),
+    ):
+        yield from _labelled(label, _shortened(named))
+    if listed := list(_findings(found.findings)):
+        yield ""
+        yield from listed
 
 
 def verification(verdict: Verification) -> str:

@@ -1,0 +1,94 @@
+"""What the stored values are, beside torch's arithmetic."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+import recast
+from recast.cli import command
+from tests.checkpoints import Tensors, save_shard, state_dicts, two_shards
+from tests.execution.test_shard import small_pieces
+
+
+@settings(deadline=None, max_examples=80)
+@given(tensors=state_dicts(), workers=st.integers(1, 3))
+def test_every_floating_tensor_is_what_torch_finds(tensors: Tensors, workers: int) -> None:
+    """However the pieces are cut: NaN, infinity, zeros, magnitude, and whether bf16 suffices."""
+    with TemporaryDirectory() as folder, small_pieces(64, 128):
+        source = Path(folder, "model.safetensors")
+        save_shard(source, tensors)
+        found = recast.scan(source, workers=workers)
+    floating = {name: each for name, each in tensors.items() if each.is_floating_point()}
+    assert {each.name for each in found.tensors} == set(floating)
+    assert found.nbytes == sum(each.nbytes for each in floating.values())
+    for each in found.tensors:
+        values = floating[each.name].double().flatten()
+        finite = values[values.isfinite()]
+        assert each.parameters == len(values)
+        assert (each.nan, each.infinite) == (values.isnan().sum(), values.isinf().sum())
+        assert each.magnitude == (finite.abs().max().item() if len(finite) else 0)
+        assert each.is_zero == bool(len(values) and (values == 0).all())
+        if floating[each.name].dtype is not torch.float64:
+            assert each.fits_bf16 == torch.equal(finite, finite.bfloat16().double())
+
+
+def test_a_model_that_is_bf16_stored_wide(tmp_path: Path) -> None:
+    """Values that were rounded to bf16 before they were saved in fp32 are told from others."""
+    noise = torch.randn(1000)
+    tensors = {"narrow": noise.bfloat16().float(), "zero": torch.zeros(5), "half": noise.half()}
+    save_shard(tmp_path / "model.safetensors", tensors)
+    found = recast.scan(tmp_path / "model.safetensors")
+    bits = {each.name: each.mantissa_bits for each in found.tensors}
+    assert bits == {"narrow": 7, "zero": 0, "half": 10}
+    assert [each.name for each in found.wide] == ["narrow", "zero"]
+    assert [each.name for each in found.findings] == ["oversized"]
+    save_shard(tmp_path / "model.safetensors", tensors | {"noise": noise})
+    assert list(recast.scan(tmp_path / "model.safetensors").findings) == []
+
+
+def test_values_that_are_no_numbers_are_a_finding(tmp_path: Path) -> None:
+    """NaN and infinity are counted, named, and never taken for a reason to narrow."""
+    tensors = {"a": torch.tensor([1 / 3, torch.nan, -torch.inf, torch.inf]), "b": torch.ones(2)}
+    save_shard(tmp_path / "model.safetensors", tensors)
+    found = recast.scan(tmp_path / "model.safetensors")
+    (finding,) = found.findings
+    assert finding.name == "non-finite-values"
+    assert "'a'" in finding.problem
+    (first, _) = found.tensors
+    assert (first.nan, first.infinite, first.magnitude) == (1, 2, torch.tensor(1 / 3).item())
+
+
+def test_all_shards_are_scanned(tmp_path: Path) -> None:
+    """Each tensor of a sharded checkpoint is named with its file, and progress ends at the sum."""
+    folder = two_shards(tmp_path / "ckpt")
+    done: list[int] = []
+    found = recast.scan(folder, progress=done.append)
+    stored = {
+        name: shard.name for shard in folder.glob("*.safetensors") for name in load_file(shard)
+    }
+    assert {each.name: each.shard for each in found.tensors} == stored
+    assert sum(done) == found.nbytes
+
+
+@pytest.mark.parametrize("flags", [["--to", "bf16"], ["--against", "x"]])
+def test_a_scan_is_asked_for_alone(tmp_path: Path, flags: list[str]) -> None:
+    """With flags of another mode, the command line is wrong."""
+    answer = CliRunner().invoke(command, [str(two_shards(tmp_path / "ckpt")), "--scan", *flags])
+    assert answer.exit_code == 2
+
+
+def test_the_command_says_what_the_values_need(tmp_path: Path) -> None:
+    """It names the dtype, the bits in use, the largest value, and what is all zero."""
+    tensors = {"a": torch.ones(3), "b": torch.zeros(2), "c": torch.tensor([-2.5, torch.nan])}
+    save_shard(tmp_path / "x.safetensors", tensors)
+    answer = CliRunner().invoke(command, [str(tmp_path / "x.safetensors"), "--scan"])
+    assert answer.exit_code == 0
+    assert "3 tensors, up to 2 mantissa bits in use; bf16 holds every value" in answer.output
+    for line in ("largest   2.5 in c", "NaN       1 in c", "all zero  b", "--to bf16 --lossless"):
+        assert line in answer.output

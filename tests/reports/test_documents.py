@@ -202,6 +202,8 @@ GALLERY = (
     converted_and_verified,
     one_file,
     kept_tensors,
+    hollow,
+    unloadable,
     every_dtype,
     empty,
     pipeline,

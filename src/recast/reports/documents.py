@@ -167,10 +167,16 @@ def verification(verdict: Verification) -> Document:
         "against": str(verdict.against),
         "holds": verdict.holds,
         "shards": [
-            {"name": shard.name, "tensors": shard.tensors, "differing_tensors": shard.differing}
+            {
+                "name": shard.name,
+                "holds": shard.holds,
+                "tensors": shard.tensors,
+                "differing_tensors": shard.differing,
+            }
             for shard in verdict.shards
         ],
         "other_files": verdict.files,
+        "remedy": verdict.remedy or None,
         "differences": [
             {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
             for each in verdict.differences

@@ -296,7 +296,13 @@ def _verification(verdict: Verification) -> Iterator[str]:
     count = _count(len(verdict.differences), "difference")
     yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
     yield from (f"  {line}" for line in _shortened(list(map(str, verdict.differences))))
-    yield f"  convert {verdict.against} again, into a new folder"
+    bad = [shard for shard in verdict.shards if not shard.holds]
+    if bad and len(verdict.shards) > 1:
+        good = _count(len(verdict.shards) - len(bad), "shard")
+        yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
+        lines = [f"{each.name}, {_count(each.differing, 'tensor')} of {each.tensors:,}" for each in bad]
+        yield from (f"    {line}" for line in _shortened(lines))
+    yield f"  {verdict.remedy}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from recast.execution.converter import convert, plan
     from recast.execution.reader import inspect
+    from recast.execution.reporter import report
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
@@ -52,6 +53,7 @@ _HOMES = {
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "report": "recast.execution.reporter",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "findings",
     "inspect",
     "plan",
+    "report",
     "scan",
     "verify",
 ]

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -51,6 +52,7 @@ class Arguments:
     dry_run: bool
     against: Path | None
     scan: bool
+    report: Path | None
     keep: tuple[str, ...]
     keep_rules: bool
     lossless: bool
@@ -62,10 +64,18 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a mode has to say of one path: the same as text and as JSON, and whether all is well."""
+    """What a mode has to say of one path, as text or as JSON, and whether all is well.
 
-    text: str
-    document: documents.Document
+    Attributes:
+        result: what it was made of, where there is a page to show it.
+        text: returns it as text.
+        document: returns it as JSON.
+        well: whether all is well.
+    """
+
+    result: Any
+    text: Callable[[], str]
+    document: Callable[[], documents.Document]
     well: bool = True
 
 
@@ -102,6 +112,7 @@ class _Interrupted(BaseException):
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--report", type=_PATH, metavar="FILE", help="Also write a page to look at: HTML.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(recast.__version__, prog_name="recast")
 def command(paths: tuple[str, ...], **options: object) -> None:
@@ -109,20 +120,24 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
-    failed = False
+    failed = said = False
     results: list[documents.Document] = []
     for path in paths:
         try:
             answer = mode(path, arguments)
+            if arguments.report is not None:
+                recast.report(answer.result, arguments.report)
         except recast.RecastError as error:
-            failed = True
+            failed = said = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
             continue
         failed |= not answer.well
         if not (arguments.as_json or arguments.quiet):
-            click.echo(f"\n{answer.text}" if results else answer.text)
-        results.append(answer.document)
+            click.echo(f"\n{answer.text()}" if said else answer.text())
+        said = True
+        if arguments.as_json:
+            results.append(answer.document())
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
@@ -163,8 +178,10 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
     if arguments.scan and (arguments.to is not None or arguments.against is not None):
         raise click.UsageError("--scan looks at the values of PATH: give it alone")
-    if len(paths) > 1 and (arguments.out or arguments.against):
-        raise click.UsageError("-o and --against go with one PATH")
+    if len(paths) > 1 and (arguments.out or arguments.against or arguments.report):
+        raise click.UsageError("-o, --against and --report go with one PATH")
+    if arguments.report is not None and arguments.dry_run:
+        raise click.UsageError("--report shows what was done: leave out -n")
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -185,7 +202,12 @@ def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
     checkpoint = _checkpoint(path)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
-    return Answer(text.inspection(checkpoint), documents.inspection(checkpoint), not broken)
+    return Answer(
+        checkpoint,
+        partial(text.inspection, checkpoint),
+        partial(documents.inspection, checkpoint),
+        not broken,
+    )
 
 
 def _checkpoint(path: str | Path) -> recast.Checkpoint:
@@ -212,7 +234,9 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
-    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
+    return Answer(
+        plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
+    )
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
@@ -226,7 +250,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(text.conversion(done), documents.conversion(done))
+    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -237,7 +261,12 @@ def _verify(path: str, arguments: Arguments) -> Answer:
         verdict = recast.verify(
             checkpoint, against=source, workers=arguments.workers, progress=progress
         )
-    return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
+    return Answer(
+        verdict,
+        partial(text.verification, verdict),
+        partial(documents.verification, verdict),
+        verdict.holds,
+    )
 
 
 def _scan(path: str, arguments: Arguments) -> Answer:
@@ -246,7 +275,7 @@ def _scan(path: str, arguments: Arguments) -> Answer:
     size = sum(weights.data_size for weights in checkpoint.weights)
     with _progress(path, size, arguments) as progress:
         found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
-    return Answer(text.scan(found), documents.scan(found))
+    return Answer(found, partial(text.scan, found), partial(documents.scan, found))
 
 
 @contextmanager

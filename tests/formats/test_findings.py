@@ -59,6 +59,43 @@ def add(name: str, dtype: torch.dtype = torch.int32) -> Callable[[Path], None]:
     return plant
 
 
+def coded(
+    name: str, scale: str, dtype: torch.dtype, scale_dtype: torch.dtype = torch.float32
+) -> Callable[[Path], None]:
+    """Return a fault: two shards, of which one holds integers, and the other a tensor beside."""
+
+    def plant(folder: Path) -> None:
+        shards = {
+            FIRST: {name: torch.ones(4, 4, dtype=dtype), "b": torch.randn(4)},
+            SECOND: {scale: torch.ones(4, dtype=scale_dtype), "c": torch.randn(4)},
+        }
+        checkpoints.save_sharded(folder, shards)
+
+    return plant
+
+
+def say(**metadata: str) -> Callable[[Path], None]:
+    """Return a fault: more header metadata in the first shard."""
+
+    def plant(folder: Path) -> None:
+        tensors = load_file(folder / FIRST)
+        checkpoints.save_shard(folder / FIRST, tensors, {"format": "pt", **metadata})
+
+    return plant
+
+
+def place(shard: str) -> Callable[[Path], None]:
+    """Return a fault: the second shard lies elsewhere in the folder, and the index says so."""
+
+    def plant(folder: Path) -> None:
+        (folder / shard).parent.mkdir(parents=True)
+        (folder / SECOND).rename(folder / shard)
+        text = (folder / INDEX).read_text(encoding="utf-8")
+        (folder / INDEX).write_text(text.replace(SECOND, shard), encoding="utf-8")
+
+    return plant
+
+
 def unmark(name: str) -> Callable[[Path], None]:
     """Return a fault: a shard without header metadata."""
 
@@ -118,6 +155,7 @@ QUANTIZED = ("quantized", ERROR, "config.json")
 PACKED = ("quantized", ERROR, "model.safetensors")
 OVERSIZED = ("oversized", WARNING, "config.json")
 TRAINER_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+CODED = ("quantized", ERROR, FIRST)
 MISMATCH = ("config-mismatch", WARNING, "config.json")
 TOTAL = ("wrong-total-size", WARNING, INDEX)
 
@@ -133,6 +171,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "bitsandbytes 8": (add("layers.0.SCB", torch.float32), [PACKED]),
     "bitsandbytes 4": (add("weight.quant_state.bitsandbytes__nf4", torch.uint8), [PACKED]),
     "DeepSeek": (add("layers.0.weight_scale_inv", torch.float32), [PACKED]),
+    "int8": (coded("x.kernel", "x.kernel_scale", torch.int8), [CODED]),
+    "int8 of another kind": (coded("x.kernel_int8", "x.kernel_scale", torch.int8), [CODED]),
+    "uint8": (coded("x.qw", "x.zeros", torch.uint8, torch.bfloat16), [CODED]),
+    "int16": (coded("weight", "scale", torch.int16), [CODED]),
+    "uint16": (coded("x.kernel", "x.kernel_zero_point", torch.uint16), [CODED]),
+    "int32": (coded("x.weight", "x.weight.zeros", torch.int32), [CODED]),
+    "uint32 of MLX": (coded("x.weight", "x.scales", torch.uint32, torch.float16), [CODED]),
+    "MLX": (configure(quantization={"group_size": 64, "bits": 4}), [QUANTIZED]),
+    "said in a header": (say(quantization="int4"), [CODED]),
+    "method in a header": (say(quant_method="AWQ"), [CODED]),
     "two formats": (
         copy(FIRST, "model.safetensors"),
         [("ambiguous-weights", ERROR, "model.safetensors")],
@@ -147,6 +195,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "no shard": (
         lambda folder: (folder / SECOND).unlink(),
         [("missing-shard", ERROR, SECOND)],
+    ),
+    "shard in a checkpoint of its own": (
+        place("checkpoint-5/x.safetensors"),
+        [("missing-shard", ERROR, "checkpoint-5/x.safetensors")],
     ),
     "no index": (
         lambda folder: (folder / INDEX).unlink(),
@@ -206,6 +258,16 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "bytes": add("b", torch.uint8),
     "like a packed name": add("qweight.bias", torch.float32),
     "also like one": add("my_weight_scale", torch.float32),
+    "scale of something else": coded("position_ids", "logit_scale", torch.int32),
+    "scale elsewhere": coded("x.ids", "y.scale", torch.int32),
+    "scale of a parent": coded("x.y.ids", "x.scale", torch.int32),
+    "long integers": coded("x.num_batches_tracked", "x.scale", torch.int64),
+    "no scale": coded("x.ids", "x.ids_bias", torch.int32),
+    "integer scale": coded("x.ids", "x.scale", torch.int32, torch.int32),
+    "not quantized": say(quantization="None", quant_method=""),
+    "said otherwise": configure(quantization="none"),
+    "another quantization": configure(quantization={"codebooks": 4}),
+    "shard in a folder": place("weights/x.safetensors"),
     "no config": lambda folder: (folder / "config.json").unlink(),
     "other metadata": index(lambda document: document["metadata"].update(dtype="float32", x=1)),
 }
@@ -284,6 +346,54 @@ def test_a_conversion_puts_the_rest_right(fault: str, dtype: str, ckpt: Path) ->
     done = recast.convert(ckpt, dtype)
     assert done.target is not None
     assert found(done.target) == []
+
+
+def test_a_shard_where_it_is_left_out_is_told_as_such(ckpt: Path) -> None:
+    """Who is told that a file is not there looks for it; this one is there, and not looked at."""
+    place("checkpoint-5/x.safetensors")(ckpt)
+    [finding] = recast.findings(recast.inspect(ckpt))
+    assert "is not there" not in finding.problem
+    assert "left out as a checkpoint of its own" in finding.problem
+
+
+def test_a_shard_named_by_itself_needs_no_index(ckpt: Path) -> None:
+    """Who names one file of several means that one, and gets it."""
+    for name in (FIRST, SECOND):
+        assert found(ckpt / name) == []
+        target = recast.convert(ckpt / name, "bf16", out=ckpt.with_name(name)).target
+        cast = checkpoints.cast_all(load_file(ckpt / name), recast.Dtype.BF16)
+        stored = load_file(target)
+        assert stored.keys() == cast.keys()
+        assert all(torch.equal(stored[key], cast[key]) for key in cast)
+
+
+ALLOWED = {
+    "two formats": "ambiguous-weights",
+    "no index": "unindexed-tensors",
+    "stale shard": "unindexed-tensors",
+    "tensor without place": "unindexed-tensors",
+}
+
+
+@pytest.mark.parametrize("fault", ALLOWED)
+def test_what_a_user_allows_is_converted_where_it_lies(fault: str, ckpt: Path) -> None:
+    """Told which finding to pass over, recast converts every tensor there is, and loses none."""
+    FAULTS[fault][0](ckpt)
+    first = recast.findings(recast.inspect(ckpt))[0]
+    assert first.name == ALLOWED[fault]
+    assert f"--allow {first.name}" in first.remedy
+    target = recast.convert(ckpt, "bf16", allow=[first.name]).target
+    assert recast.verify(target, against=ckpt).holds
+    paths = sorted(ckpt.glob("*.safetensors"))
+    assert [path.name for path in sorted(target.glob("*.safetensors"))] == [p.name for p in paths]
+    for path in paths:
+        cast = checkpoints.cast_all(load_file(path), recast.Dtype.BF16)
+        stored = load_file(target / path.name)
+        assert stored.keys() == cast.keys()
+        assert all(torch.equal(stored[key], cast[key]) for key in cast)
+    if (ckpt / INDEX).exists():
+        places = [json.loads((f / INDEX).read_text())["weight_map"] for f in (ckpt, target)]
+        assert places[0] == places[1]
 
 
 def test_what_stops_a_conversion_comes_first(ckpt: Path) -> None:

@@ -24,6 +24,11 @@ _PACKED = frozenset(
     ]
 )
 _PACKED_PART = ".quant_state."
+# What else gives codes away: integers of these dtypes that have scales, or what a header says.
+_CODES = frozenset([Dtype.I8, Dtype.U8, Dtype.I16, Dtype.U16, Dtype.I32, Dtype.U32])
+_SCALES = ("scale", "scales", "zeros", "zero_point", "absmax")
+_METHOD_KEYS = ("quantization", "quant_method")
+_NO_METHOD = frozenset(["", "none", "null", "false", "{}"])
 
 
 class Severity(StrEnum):
@@ -98,7 +103,11 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
     found = (
         *_quantized(checkpoint),
         *_ambiguous(checkpoint),
-        *(finding for weights in checkpoint.weights for finding in _incomplete(weights)),
+        *(
+            finding
+            for weights in checkpoint.weights
+            for finding in _incomplete(checkpoint, weights)
+        ),
         *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
         *_empty(checkpoint),
         *_oversized(checkpoint),
@@ -120,16 +129,48 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Finding]:
         if config.quantization is not None:
             problem = f"the model is quantized ({config.quantization})"
             yield Finding("quantized", Severity.ERROR, config.name, problem, remedy)
+    scaled = _scaled(checkpoint)
     for shard in checkpoint.shards:
-        for name, tensor in shard.header.tensors.items():
-            if tensor.dtype.is_packed:
-                problem = f"tensor {name!r} is stored as {tensor.dtype}: the model is quantized"
-            elif name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
-                problem = f"tensor {name!r} belongs to packed weights: the model is quantized"
-            else:
-                continue
+        if sign := _sign_of_quantization(shard, scaled):
+            problem = f"{sign}: the model is quantized"
             yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
-            break
+
+
+def _sign_of_quantization(shard: Shard, scaled: frozenset[str]) -> str | None:
+    """Return the first sign in *shard* that its values are codes, or None."""
+    for key in _METHOD_KEYS:
+        method = (shard.header.metadata or {}).get(key, "")
+        if method.strip().lower() not in _NO_METHOD:
+            return f"the header metadata say {key} = {method!r}"
+    for name, tensor in shard.header.tensors.items():
+        if tensor.dtype.is_packed:
+            return f"tensor {name!r} is stored as {tensor.dtype}"
+        if name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
+            return f"tensor {name!r} belongs to packed weights"
+        if tensor.dtype in _CODES and _is_scaled(name, scaled):
+            return f"tensor {name!r} is stored as {tensor.dtype}, with scales beside it"
+    return None
+
+
+def _scaled(checkpoint: Checkpoint) -> frozenset[str]:
+    """Return the beginnings of names that tensors have a scale for.
+
+    "x.weight" for a scale "x.weight_scale", "x." for "x.scales", "x.weight." for "x.weight.absmax".
+    """
+    return frozenset(
+        name.removesuffix(end).rstrip("_")
+        for shard in checkpoint.shards
+        for name, tensor in shard.header.tensors.items()
+        if name.endswith(_SCALES) and tensor.dtype.is_floating
+        for end in _SCALES
+        if name.endswith(end)
+    )
+
+
+def _is_scaled(name: str, scaled: frozenset[str]) -> bool:
+    """Whether one of the beginnings in *scaled* is one of the last part of *name*, or all of it."""
+    first = name.rfind(".") + 1
+    return f"{name}." in scaled or any(name[:end] in scaled for end in range(first, len(name) + 1))
 
 
 def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -137,13 +178,13 @@ def _ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
     names = {weights.name for weights in checkpoint.weights}
     for weights in checkpoint.weights:
         single = _single_twin(weights.name)
-        if weights.index is not None and single in names and single not in weights.index.shards:
+        if weights.index is not None and single in names:
             yield Finding(
                 "ambiguous-weights",
                 Severity.ERROR,
                 single,
                 f"lies beside {weights.name}, and transformers loads it instead of the shards",
-                "delete or move away whichever of the two is stale",
+                "delete or move away the stale one, or convert both: --allow ambiguous-weights",
             )
 
 
@@ -153,23 +194,26 @@ def _single_twin(index: str) -> str:
     return f"{stem}{variant}.safetensors"
 
 
-def _incomplete(weights: Weights) -> Iterator[Finding]:
+def _incomplete(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
     """Find shards without a file, and shards without an index."""
+    left_out = {file.name: file.role for file in checkpoint.left_out}
     for missing in weights.missing_shards:
-        yield Finding(
-            "missing-shard",
-            Severity.ERROR,
-            missing,
-            f"is named in {weights.name} but is not there",
-            "download or copy it again",
-        )
-    if weights.index is None and is_shard(weights.name):
+        if role := left_out.get(missing):
+            problem = f"is named in {weights.name}, but its folder is left out as {role.value}"
+            remedy = "move it out of that folder, and name it there"
+        else:
+            problem = f"is named in {weights.name} but is not there"
+            remedy = "download or copy it again"
+        yield Finding("missing-shard", Severity.ERROR, missing, problem, remedy)
+    # Who names one shard alone means that one, and no index beside it is looked at.
+    if weights.index is None and is_shard(weights.name) and not checkpoint.is_file:
         yield Finding(
             "unindexed-tensors",
             Severity.ERROR,
             weights.name,
             "is numbered as a shard, but no index names it",
-            "restore the index, or move a stale shard away",
+            "restore the index, move a stale shard away, or --allow unindexed-tensors "
+            "to convert it too",
         )
 
 
@@ -186,7 +230,7 @@ def _misindexed(weights: Weights) -> Iterator[Finding]:
                 Severity.ERROR,
                 shard.name,
                 f"holds {_listed(extra)}, which {weights.name} does not place there",
-                "put the index right, or take the tensors out of the shard",
+                "put the index right, or --allow unindexed-tensors to convert them where they are",
             )
     present = {shard.name: shard.header.tensors.keys() for shard in weights.shards}
     absent = [

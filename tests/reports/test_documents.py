@@ -43,6 +43,8 @@ def edit_index(folder: Path, **changes: object) -> Path:
     return folder
 
 
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
 # Each of the following makes checkpoints in a folder and yields what recast says of them.
 
 
@@ -522,8 +524,9 @@ def test_a_verification_names_what_was_tampered_with(tmp_path: Path) -> None:
     assert document["holds"] is False
     assert document["other_files"] == 1
     assert document["shards"] == [
-        {"name": "model-00001-of-00002.safetensors", "tensors": 2, "differing_tensors": 0},
-        {"name": "model-00002-of-00002.safetensors", "tensors": 2, "differing_tensors": 1},
+        {"name": FIRST, "holds": True, "tensors": 2, "differing_tensors": 0},
+        {"name": SECOND, "holds": False, "tensors": 2, "differing_tensors": 1},
     ]
+    assert str(source) in document["remedy"]
     named = [(each["file"], each["tensor"]) for each in document["differences"]]
     assert named == [(shard.name, "lm_head.weight"), ("tokenizer.json", None)]

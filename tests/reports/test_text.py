@@ -82,7 +82,13 @@ ckpt
 
   claimed   config.json: torch_dtype = float32
             model.safetensors.index.json: total_size = 2084
-  to bf16   1.43 kB, saves 1.03 kB (42%)"""
+  to bf16   1.43 kB, saves 1.03 kB (42%)
+
+  loaded by                                            as it is   as bf16
+  transformers 5, 4.57 "auto", 4.44 "auto"              float32  bfloat16
+  transformers 4.57, 4.44                               float32   float32
+  vLLM                                                 bfloat16  bfloat16
+  SGLang                                                float16  bfloat16"""
     )
 
 
@@ -115,6 +121,7 @@ ckpt
   left out  checkpoint-10/ (a checkpoint of its own, 2.83 kB)
             optimizer.pt (trainer state, 12.35 kB)
 
+  loaded by                      as it is
   error     model-00002-of-00002.safetensors: is named in model.safetensors.index.json but is \
 not there
             download or copy it again [missing-shard]
@@ -291,7 +298,7 @@ def test_a_verification() -> None:
 out: NOT what src becomes, 2 differences; compared 1 tensor in 1 shard
   b: tensor 'w\\n': is missing
   c.json: is missing
-  convert src again, into a new folder"""
+  do not use out; convert src again, into a new folder"""
     )
 
 
@@ -335,7 +342,7 @@ def test_long_lists_are_shortened(tmp_path: Path) -> None:
     assert lines[20:] == [
         "  tensor-19: is missing",
         "  and 5 more; --json lists them all",
-        "  convert src again, into a new folder",
+        "  do not use out; convert src again, into a new folder",
     ]
 
 

@@ -100,8 +100,9 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         >>> [finding.name for finding in recast.findings(checkpoint)]  # doctest: +SKIP
         ['config-mismatch']
     """
+    quantized = tuple(_quantized(checkpoint))
     found = (
-        *_quantized(checkpoint),
+        *quantized,
         *_ambiguous(checkpoint),
         *(
             finding
@@ -110,11 +111,11 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         ),
         *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
         *_empty(checkpoint),
-        *_oversized(checkpoint),
+        *(() if quantized else _oversized(checkpoint)),
         *(() if base is None else _wider_than(base, checkpoint)),
         *_claims(checkpoint),
         *_totals(checkpoint),
-        *(finding for weights in checkpoint.weights for finding in _mixed(checkpoint, weights)),
+        *(() if quantized else _mixed(checkpoint)),
         *_header_metadata(checkpoint),
         *_trainer_state(checkpoint),
     )
@@ -315,26 +316,29 @@ def _wider_than(base: Checkpoint, checkpoint: Checkpoint) -> Iterator[Finding]:
             )
 
 
-def _mixed(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
-    """Find floating tensors stored in another dtype than most."""
-    main = main_dtype(weights.shards)
-    others: dict[Dtype, list[str]] = {}
-    for shard in weights.shards:
-        for name, tensor in _floating(shard):
-            if tensor.dtype is not main:
-                others.setdefault(tensor.dtype, []).append(name)
-    for dtype, names in others.items():
-        kinds = list(dict.fromkeys(_NUMBER.sub("*", name) for name in names))
-        yield Finding(
-            "mixed-dtypes",
-            Severity.NOTE,
-            weights.name,
-            f"stores {len(names):,} of its tensors as {dtype.torch_name}, most as "
-            f"{main.torch_name if main else None}: {_listed(kinds)}",
-            "see which of them a conversion would keep",
-            tuple(names),
-            f"{_conversion(checkpoint, main)} -n",
-        )
+def _mixed(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find floating tensors stored in another dtype than most of those beside them."""
+    for weights in checkpoint.weights:
+        main = main_dtype(weights.shards)
+        if main is None:
+            continue
+        others: dict[Dtype, list[str]] = {}
+        for shard in weights.shards:
+            for name, tensor in _floating(shard):
+                if tensor.dtype is not main:
+                    others.setdefault(tensor.dtype, []).append(name)
+        for dtype, names in others.items():
+            kinds = list(dict.fromkeys(_NUMBER.sub("*", name) for name in names))
+            yield Finding(
+                "mixed-dtypes",
+                Severity.NOTE,
+                weights.name,
+                f"stores {len(names):,} of its tensors as {dtype.torch_name}, most as "
+                f"{main.torch_name}: {_listed(kinds)}",
+                "see which of them a conversion would keep",
+                tuple(names),
+                f"{_conversion(checkpoint, main)} -n",
+            )
 
 
 def _floating(shard: Shard) -> Iterator[tuple[str, TensorInfo]]:

@@ -112,7 +112,9 @@ def _loads(loads: Sequence[Loading]) -> Iterator[str]:
             f'{loader} "auto"' if options == ["auto"] else loader
             for loader, options in loaders.items()
         ]
-        rows.append([", ".join(told), *dtypes[: 1 + whole]])
+        # The first one's name serves for the versions that follow.
+        short = [told[0], *(each.removeprefix("transformers ") for each in told[1:])]
+        rows.append([", ".join(short), *dtypes[: 1 + whole]])
     yield from _table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
 
 

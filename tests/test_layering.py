@@ -31,7 +31,7 @@ RANKS = (
 # All that values and decisions need of the standard library. Nothing in it touches a disk,
 # save what the next two tables say.
 PURE = {"collections", "dataclasses", "enum", "fnmatch", "functools", "hashlib", "itertools"}
-PURE |= {"json", "math", "pathlib", "posixpath", "re", "typing"}
+PURE |= {"json", "math", "pathlib", "posixpath", "re", "shlex", "typing"}
 # The rules lie beside the module as data.
 ALSO = {"recast.planning.keep_rules": {"importlib"}}
 EFFECTS = {

@@ -17,6 +17,8 @@ import click
 
 import recast
 from recast import dtypes
+from recast.formats.findings import BLOCKING
+from recast.planning.policy import OVERFLOW
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
@@ -198,6 +200,10 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             raise click.BadParameter(str(error), param_hint="--to") from None
     elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in arguments.allow if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
     for wrong, problem in _contradictions(paths, arguments):
         if wrong:
             raise click.UsageError(problem)

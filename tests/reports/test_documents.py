@@ -45,6 +45,8 @@ def edit_index(folder: Path, **changes: object) -> Path:
     return folder
 
 
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
 # Each of the following makes checkpoints in a folder and yields what recast says of them.
 
 
@@ -91,6 +93,19 @@ def kept_tensors(root: Path) -> Iterator[Json]:
     yield documents.conversion(recast.convert(plan, out=root / "elsewhere"))
     plan = recast.plan(root / "elsewhere", "fp32")
     yield documents.plan_document(plan, root / "back")
+
+
+def hollow(root: Path) -> Iterator[Json]:
+    """Inspect what a ZeRO-3 rank saves when nothing is gathered."""
+    checkpoints.save_shard(root / "zero3.safetensors", {"a.weight": torch.zeros(0)})
+    yield documents.inspection(recast.inspect(root / "zero3.safetensors"))
+
+
+def unloadable(root: Path) -> Iterator[Json]:
+    """Inspect one whose config no program can read."""
+    folder = checkpoints.two_shards(root / "ckpt")
+    checkpoints.write_json(folder / "config.json", {"model_type": "gemma", "torch_dtype": "auto"})
+    yield documents.inspection(recast.inspect(folder))
 
 
 def every_dtype(root: Path) -> Iterator[Json]:
@@ -221,6 +236,8 @@ GALLERY = (
     converted_and_verified,
     one_file,
     kept_tensors,
+    hollow,
+    unloadable,
     every_dtype,
     empty,
     pipeline,
@@ -539,8 +556,9 @@ def test_a_verification_names_what_was_tampered_with(tmp_path: Path) -> None:
     assert document["holds"] is False
     assert document["other_files"] == 1
     assert document["shards"] == [
-        {"name": "model-00001-of-00002.safetensors", "tensors": 2, "differing_tensors": 0},
-        {"name": "model-00002-of-00002.safetensors", "tensors": 2, "differing_tensors": 1},
+        {"name": FIRST, "holds": True, "tensors": 2, "differing_tensors": 0},
+        {"name": SECOND, "holds": False, "tensors": 2, "differing_tensors": 1},
     ]
+    assert str(source) in document["remedy"]
     named = [(each["file"], each["tensor"]) for each in document["differences"]]
     assert named == [(shard.name, "lm_head.weight"), ("tokenizer.json", None)]

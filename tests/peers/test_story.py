@@ -80,7 +80,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 def test_bf16_training_saves_fp32(base: Path, tuned: Path) -> None:
-    """bf16=True computes in bf16 and keeps, and saves, the weights as they were loaded: fp32."""  # noqa: D403
+    """bf16=True computes in bf16 and keeps, and saves, the weights as they were loaded: fp32."""
     assert stored(base) == {torch.bfloat16}
     assert stored(tuned) == {torch.float32}
     total = recast.inspect(tuned).dtypes

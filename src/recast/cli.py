@@ -168,10 +168,7 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             raise click.BadParameter(str(error), param_hint="--to") from None
     elif given := _given(arguments):
         raise click.UsageError(f"{given} goes with --to")
-    known = (OVERFLOW, *BLOCKING)
-    if unknown := [name for name in arguments.allow if name not in known]:
-        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
-        raise click.BadParameter(problem, param_hint="--allow")
+    _check_allowed(arguments.allow)
     if arguments.in_place and arguments.out:
         raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
     if arguments.against is not None and arguments.to is not None:
@@ -182,6 +179,14 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
         raise click.UsageError("-o, --against and --report go with one PATH")
     if arguments.report is not None and arguments.dry_run:
         raise click.UsageError("--report shows what was done: leave out -n")
+
+
+def _check_allowed(names: tuple[str, ...]) -> None:
+    """Raise UsageError for a name that could not have stopped a conversion."""
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in names if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
 
 
 def _given(arguments: Arguments) -> str | None:

@@ -115,7 +115,9 @@ FAULTS: dict[str, tuple[Fault, tuple[str, str, str]]] = {
 def source(tmp_path: Path) -> Path:
     """A checkpoint of two shards, with two tensors of one shape in the second."""
     first = checkpoints.random_tensors(**{EMBED: (32, 8), NORM: (8,)})
-    second = checkpoints.random_tensors(**{LM_HEAD: (32, 8), "a.weight": (8, 8), "b.weight": (8, 8)})
+    second = checkpoints.random_tensors(
+        **{LM_HEAD: (32, 8), "a.weight": (8, 8), "b.weight": (8, 8)}
+    )
     folder = checkpoints.save_sharded(tmp_path / "source", {FIRST: first, SECOND: second})
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     return folder

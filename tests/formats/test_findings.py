@@ -337,7 +337,8 @@ def test_errors_stop_a_conversion(fault: str, ckpt: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE]
+    "fault",
+    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_conversion_puts_the_rest_right(fault: str, dtype: str, ckpt: Path) -> None:
@@ -439,7 +440,8 @@ def test_severities_are_those_of_the_table(fault: str, ckpt: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE]
+    "fault",
+    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE],
 )
 def test_the_command_resolves_it(fault: str, ckpt: Path) -> None:
     """What a finding says to type is typed, as it stands: then the finding is gone."""

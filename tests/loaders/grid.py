@@ -46,9 +46,7 @@ def cases() -> Iterator[tuple[dict[str, object], str, str | None]]:
     yield from product(CLAIMS, STORED, INDEXES)
 
 
-def save(
-    folder: Path, claims: dict[str, object], stored: str, index: str | None
-) -> Path:
+def save(folder: Path, claims: dict[str, object], stored: str, index: str | None) -> Path:
     """Save a BERT too small to be slow."""
     folder.mkdir(parents=True)
     wide = {"first fp32": 0, "last fp32": -1}

@@ -103,8 +103,10 @@ def _loads(loads: Sequence[Loading]) -> Iterator[str]:
         return
     alike: dict[tuple[str, str], dict[str, list[str]]] = {}
     for each in loads:
-        dtypes = tuple(dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after))
-        alike.setdefault(dtypes, {}).setdefault(each.loader, []).append(each.option)
+        before, after = (
+            dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)
+        )
+        alike.setdefault((before, after), {}).setdefault(each.loader, []).append(each.option)
     whole = any(each.after for each in loads)
     rows = []
     for dtypes, loaders in alike.items():
@@ -302,7 +304,9 @@ def _verification(verdict: Verification) -> Iterator[str]:
     if bad and len(verdict.shards) > 1:
         good = _count(len(verdict.shards) - len(bad), "shard")
         yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
-        lines = [f"{each.name}, {_count(each.differing, 'tensor')} of {each.tensors:,}" for each in bad]
+        lines = [
+            f"{each.name}, {_count(each.differing, 'tensor')} of {each.tensors:,}" for each in bad
+        ]
         yield from (f"    {line}" for line in _shortened(lines))
     yield f"  {verdict.remedy}"
 

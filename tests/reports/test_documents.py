@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 
 import recast
-from recast import errors
+from recast import cli, errors
 from recast.dtypes import Dtype
+from recast.execution.cluster import connected
 from recast.reports import documents
 from tests import checkpoints
 
@@ -196,6 +198,8 @@ def refused(root: Path) -> Iterator[Json]:
         (recast.DtypeError, lambda: recast.plan(taken, "bf17")),
         (recast.RefusedError, lambda: recast.plan(quantized, "bf16")),
         (recast.TargetError, lambda: recast.convert(taken, "bf16", out=taken)),
+        (recast.LossError, lambda: recast.convert(taken, "bf16", lossless=True)),
+        (recast.WorkerError, lambda: connected("nowhere").__enter__()),
     ]
     for kind, attempt in attempts:
         with pytest.raises(kind) as caught:
@@ -203,7 +207,35 @@ def refused(root: Path) -> Iterator[Json]:
         yield documents.error("PATH", caught.value)
 
 
+def fleets(root: Path) -> Iterator[Json]:
+    """Look at fleets, repair them and delete trainer state, by the command itself."""
+    right = checkpoints.two_shards(root / "runs" / "right")
+    recast.convert(right, "bf16", in_place=True)
+    wide = checkpoints.two_shards(root / "runs" / "wide")
+    checkpoints.write_json(wide / "config.json", {"torch_dtype": "bfloat16"})
+    exact = root / "runs" / "exact"
+    checkpoints.save_sharded(exact, {"model.safetensors": {"a": torch.ones(4)}})
+    torn = checkpoints.two_shards(root / "runs" / "torn")
+    (torn / "model-00001-of-00002.safetensors").write_bytes(b"torn")
+    busy = checkpoints.two_shards(root / "runs" / "busy")
+    for path in (exact, torn):
+        (path / "optimizer.pt").write_bytes(bytes(9))
+    for path in root.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    (busy / "x.tmp").touch()
+    for arguments in (
+        (),
+        ("--to", "bf16", "-n"),
+        ("--delete-trainer-state",),
+        ("--to", "bf16", "--in-place"),
+        ("--to", "fp16", "-o", root / "out", "--lossless"),
+    ):
+        line = list(map(str, (root / "runs", "-r", "--json", *arguments)))
+        yield json.loads(CliRunner().invoke(cli.command, line).stdout)["results"][0]
+
+
 GALLERY = (
+    fleets,
     converted_and_verified,
     one_file,
     kept_tensors,

@@ -162,7 +162,7 @@ def _dtypes(shares: Sequence[DtypeShare]) -> Iterator[str]:
         ]
         for share in shares
     ]
-    yield from _table([["dtype", "tensors", "parameters", "bytes", "share"], *rows])
+    yield from table([["dtype", "tensors", "parameters", "bytes", "share"], *rows])
 
 
 def _percent(share: float) -> str:
@@ -195,7 +195,7 @@ def _plan(made: Plan, target: Path) -> Iterator[str]:
             more = f"and {len(rest):,} more; --json lists them all"
             rows.append(["", more, nbytes(before), nbytes(after)])
         rows.append(["", "in all", nbytes(made.size_before), nbytes(made.size)])
-        yield from _table([["", "file", "before", "after"], *rows], left=2)
+        yield from table([["", "file", "before", "after"], *rows], left=2)
     kept = [
         f"{tensor.name}: {tensor.dtype.torch_name} ({tensor.reason})" for _, tensor in made.kept
     ]
@@ -340,7 +340,7 @@ def _text(lines: Iterable[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
     """Yield the lines of a table: the first *left* columns to the left, the others right."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

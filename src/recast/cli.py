@@ -200,10 +200,7 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             raise click.BadParameter(str(error), param_hint="--to") from None
     elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
-    known = (OVERFLOW, *BLOCKING)
-    if unknown := [name for name in arguments.allow if name not in known]:
-        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
-        raise click.BadParameter(problem, param_hint="--allow")
+    _check_allowed(arguments.allow)
     for wrong, problem in _contradictions(paths, arguments):
         if wrong:
             raise click.UsageError(problem)
@@ -229,6 +226,14 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         len(paths) > 1 and (arguments.out or arguments.against or arguments.report),
         "-o, --against and --report go with one PATH",
     )
+
+
+def _check_allowed(names: tuple[str, ...]) -> None:
+    """Raise UsageError for a name that could not have stopped a conversion."""
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in names if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
 
 
 def _given(arguments: Arguments) -> str | None:

@@ -99,6 +99,9 @@ def hollow(root: Path) -> Iterator[Json]:
     """Inspect what a ZeRO-3 rank saves when nothing is gathered."""
     checkpoints.save_shard(root / "zero3.safetensors", {"a.weight": torch.zeros(0)})
     yield documents.inspection(recast.inspect(root / "zero3.safetensors"))
+    mixed = {"a": torch.zeros(9), "b": torch.zeros(1).half()}
+    checkpoints.save_shard(root / "mixed.safetensors", mixed)
+    yield documents.inspection(recast.inspect(root / "mixed.safetensors"))
 
 
 def unloadable(root: Path) -> Iterator[Json]:

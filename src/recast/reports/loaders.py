@@ -78,9 +78,7 @@ def loadings(checkpoint: Checkpoint, target: Dtype = Dtype.BF16) -> tuple[Loadin
     except RecastError:
         after = None
     return tuple(
-        Loading(
-            name, option, _loaded(rule, before), None if after is None else _loaded(rule, after)
-        )
+        Loading(name, option, _loaded(rule, before), _loaded(rule, after) if after else None)
         for name, option, rule in _LOADERS
     )
 

@@ -103,10 +103,10 @@ def _loads(loads: Sequence[Loading]) -> Iterator[str]:
         return
     alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for each in loads:
-        dtypes = tuple(
+        before, after = (
             dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)
         )
-        alike.setdefault(dtypes, {}).setdefault(each.loader, []).append(each.option)
+        alike.setdefault((before, after), {}).setdefault(each.loader, []).append(each.option)
     whole = any(each.after for each in loads)
     rows = []
     for dtypes, loaders in alike.items():

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults fuzz keep-rules bench lint clean
+.PHONY: demo test faults fuzz fleet keep-rules bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -19,6 +19,10 @@ faults: $(INSTALLED)
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
+fleet: $(INSTALLED)
+	$(BIN)/python -m pytest tests/fleet --many-kills
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

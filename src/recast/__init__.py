@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from recast.errors import (
         CheckpointError,
         DtypeError,
+        LossError,
         RecastError,
         RefusedError,
         ShardError,
         StorageError,
         TargetError,
+        WorkerError,
     )
     from recast.execution.converter import convert, fix_config, plan
+    from recast.execution.discovery import discover
+    from recast.execution.fleet import Watcher, convert_all
     from recast.execution.reader import inspect
     from recast.execution.reporter import report
     from recast.execution.scanner import scan
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
     from recast.reports.conversion import Conversion
+    from recast.reports.fleet import Fate, Outcome
     from recast.reports.scan import Scan
     from recast.reports.verification import Verification
 
@@ -39,7 +44,10 @@ _HOMES = {
     "Conversion": "recast.reports.conversion",
     "Dtype": "recast.dtypes",
     "DtypeError": "recast.errors",
+    "Fate": "recast.reports.fleet",
     "Finding": "recast.formats.findings",
+    "LossError": "recast.errors",
+    "Outcome": "recast.reports.fleet",
     "Plan": "recast.planning.planner",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
@@ -49,7 +57,11 @@ _HOMES = {
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",
     "Verification": "recast.reports.verification",
+    "Watcher": "recast.execution.fleet",
+    "WorkerError": "recast.errors",
     "convert": "recast.execution.converter",
+    "convert_all": "recast.execution.fleet",
+    "discover": "recast.execution.discovery",
     "findings": "recast.formats.findings",
     "fix_config": "recast.execution.converter",
     "inspect": "recast.execution.reader",
@@ -65,7 +77,10 @@ __all__ = [
     "Conversion",
     "Dtype",
     "DtypeError",
+    "Fate",
     "Finding",
+    "LossError",
+    "Outcome",
     "Plan",
     "RecastError",
     "RefusedError",
@@ -75,8 +90,12 @@ __all__ = [
     "StorageError",
     "TargetError",
     "Verification",
+    "Watcher",
+    "WorkerError",
     "__version__",
     "convert",
+    "convert_all",
+    "discover",
     "findings",
     "fix_config",
     "inspect",

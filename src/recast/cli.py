@@ -17,7 +17,9 @@ import click
 
 import recast
 from recast import dtypes
+from recast.formats.findings import BLOCKING
 from recast.planning.planner import plan_documents
+from recast.planning.policy import OVERFLOW
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
@@ -37,6 +39,8 @@ recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt --like ./base            take the dtypes of ./base
 recast ./ckpt --fix-config             make config and index true
 recast ./ckpt-bf16 --against ./ckpt    verify
+recast ./runs -r                       a table of all checkpoints in a folder
+recast ./runs -r --to bf16 --in-place  repair them all
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -64,6 +68,14 @@ class Arguments:
     workers: int | None
     as_json: bool
     quiet: bool
+    recursive: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    check: bool
+    scheduler: str | None
+    scheduler_file: Path | None
+    delete_trainer_state: bool
+    jsonl: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,22 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option("-r", "--recursive", is_flag=True, help="PATH holds runs: take every checkpoint.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="With -r: only these, below PATH (repeatable)."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="With -r: none of these (repeatable)."
+)
+@click.option("--check", is_flag=True, help="Exit 1 if a checkpoint is larger than it has to be.")
+@click.option("--scheduler", metavar="URL", help="With -r: convert on this Dask cluster.")
+@click.option(
+    "--scheduler-file", type=_PATH, metavar="FILE", help="The same, as named in this file."
+)
+@click.option(
+    "--delete-trainer-state", is_flag=True, help="Delete optimizers and the like; -n shows which."
+)
+@click.option("--jsonl", is_flag=True, help="With -r: print JSON lines while running.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--report", type=_PATH, metavar="FILE", help="Also write a page to look at: HTML.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -140,9 +168,13 @@ def command(paths: tuple[str, ...], **options: object) -> None:
             failed = said = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
+            if arguments.jsonl:
+                click.echo(json.dumps(results[-1]))
             continue
         failed |= not answer.well
-        if not (arguments.as_json or arguments.quiet):
+        if arguments.jsonl:
+            click.echo(json.dumps(answer.document(), allow_nan=False))
+        elif not (arguments.as_json or arguments.quiet):
             click.echo(f"\n{answer.text()}" if said else answer.text())
         said = True
         if arguments.as_json:
@@ -156,6 +188,8 @@ def command(paths: tuple[str, ...], **options: object) -> None:
 def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Arguments], Answer]:
     """Return what to do with each path. Raises UsageError for flags that do not go together."""
     _check_usage(paths, arguments)
+    if _is_about_fleets(arguments):
+        return _fleet
     if arguments.against is not None:
         return _verify
     if arguments.scan:
@@ -177,26 +211,52 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif arguments.like is None and (given := _given(arguments)):
+    elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to or --like")
-    _check_mode(arguments)
-    if len(paths) > 1 and (arguments.out or arguments.against or arguments.report):
-        raise click.UsageError("-o, --against and --report go with one PATH")
-    if arguments.report is not None and arguments.dry_run:
-        raise click.UsageError("--report shows what was done: leave out -n")
+    _check_allowed(arguments.allow)
+    for wrong, problem in _contradictions(paths, arguments):
+        if wrong:
+            raise click.UsageError(problem)
 
 
-def _check_mode(arguments: Arguments) -> None:
-    """Raise UsageError if the flags ask for more than one thing."""
-    if arguments.in_place and arguments.out:
-        raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
+def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tuple[object, str]]:
+    """Yield flags that do not go together: whether they are given, and what to do instead."""
     made = "--to" if arguments.to is not None else "--like" if arguments.like is not None else ""
-    if arguments.against is not None and made:
-        raise click.UsageError(f"--against verifies what {made} has made: give one of them")
-    if arguments.scan and (made or arguments.against is not None):
-        raise click.UsageError("--scan looks at the values of PATH: give it alone")
-    if arguments.fix_config and (made or arguments.scan or arguments.against is not None):
-        raise click.UsageError("--fix-config changes no tensor: give it alone, or with -n")
+    against = arguments.against is not None
+    yield (
+        arguments.in_place and arguments.out,
+        "--in-place replaces PATH, -o writes elsewhere: give one of them",
+    )
+    yield against and made, f"--against verifies what {made} has made: give one of them"
+    yield (
+        arguments.fix_config
+        and (made or against or arguments.scan or arguments.out or _is_about_fleets(arguments)),
+        "--fix-config changes no tensor: give it alone, or with -n",
+    )
+    yield (
+        arguments.to is None and made and _is_about_fleets(arguments),
+        "many checkpoints are converted to one dtype: give --to too",
+    )
+    yield (
+        arguments.scan and (made or against or _is_about_fleets(arguments)),
+        "--scan looks at the values of one checkpoint: give it alone",
+    )
+    yield (
+        arguments.report and (arguments.dry_run or _is_about_fleets(arguments)),
+        "--report shows what was done to one checkpoint: leave out -n and -r",
+    )
+    yield (
+        len(paths) > 1 and (arguments.out or arguments.against or arguments.report),
+        "-o, --against and --report go with one PATH",
+    )
+
+
+def _check_allowed(names: tuple[str, ...]) -> None:
+    """Raise UsageError for a name that could not have stopped a conversion."""
+    known = (OVERFLOW, *(name for name in BLOCKING if name != "quantized"))
+    if unknown := [name for name in names if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -212,6 +272,78 @@ def _given(arguments: Arguments) -> str | None:
         "--allow": arguments.allow,
     }
     return next((option for option, value in needed.items() if value), None)
+
+
+def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
+    """Whether *option* means something without --to after all."""
+    return arguments.like is not None or (option == "-n" and arguments.delete_trainer_state)
+
+
+def _is_about_fleets(arguments: Arguments) -> bool:
+    """Whether a mode for fleets is asked for. Raises UsageError for flags that need it, or not."""
+    fleet = arguments.recursive or arguments.check or arguments.delete_trainer_state
+    if fleet and (arguments.against is not None or arguments.scan):
+        raise click.UsageError("--against and --scan look at one PATH: leave out -r and the like")
+    if arguments.delete_trainer_state and (arguments.to or arguments.check):
+        raise click.UsageError("--delete-trainer-state goes without --to and --check")
+    if arguments.check and (arguments.dry_run or arguments.in_place or arguments.out):
+        raise click.UsageError("--check writes nothing: leave out -n, -o and --in-place")
+    if arguments.jsonl and arguments.as_json:
+        raise click.UsageError("--json prints one document, --jsonl many: give one of them")
+    searching: dict[str, object] = {
+        "--include": arguments.include,
+        "--exclude": arguments.exclude,
+        "--scheduler": arguments.scheduler,
+        "--scheduler-file": arguments.scheduler_file,
+    }
+    if given := next((option for option, value in searching.items() if value), None):
+        if not arguments.recursive:
+            raise click.UsageError(f"{given} goes with -r")
+        if "scheduler" in given and (arguments.to is None or arguments.dry_run or arguments.check):
+            raise click.UsageError(f"{given} goes with --to, and without -n and --check")
+    if arguments.jsonl and not fleet:
+        raise click.UsageError("--jsonl goes with -r")
+    if arguments.scheduler and arguments.scheduler_file:
+        raise click.UsageError("--scheduler and --scheduler-file name the same: give one of them")
+    return fleet
+
+
+def _fleet(path: str, arguments: Arguments) -> Answer:
+    """Look at many checkpoints, or repair them."""
+    from recast import cli_fleet  # noqa: PLC0415 - it loads numpy, which a look at one need not
+
+    request = cli_fleet.Request(
+        root=Path(path),
+        recursive=arguments.recursive,
+        to=arguments.to,
+        out=arguments.out,
+        in_place=arguments.in_place,
+        dry_run=arguments.dry_run,
+        include=arguments.include,
+        exclude=arguments.exclude,
+        wishes={
+            "like": arguments.like,
+            "keep": arguments.keep,
+            "cast": arguments.cast,
+            "keep_rules": arguments.keep_rules,
+            "lossless": arguments.lossless,
+            "allow": arguments.allow,
+        },
+        workers=arguments.workers,
+        scheduler=arguments.scheduler,
+        scheduler_file=arguments.scheduler_file,
+        lines=arguments.jsonl,
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+    )
+    if arguments.delete_trainer_state:
+        mode = cli_fleet.delete
+    elif arguments.check:
+        mode = cli_fleet.check
+    else:
+        mode = cli_fleet.repair if arguments.to and not arguments.dry_run else cli_fleet.look
+    said, document, well = mode(request)
+    return Answer(None, lambda: said, lambda: document, well)
 
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:

@@ -110,7 +110,7 @@ def test_config_of_what_mostly_stays(tmp_path: Path, tensors: Tensors, keep: lis
     write_json(source / "config.json", {"torch_dtype": "float32"})
     recast.convert(source, "bf16", out=out, keep=keep)
     assert json.loads((out / "config.json").read_text()) == {"torch_dtype": "float32"}
-    assert not recast.findings(recast.inspect(out))
+    assert {each.name for each in recast.findings(recast.inspect(out))} <= {"mixed-dtypes"}
     assert found(recast.verify(out, against=source)) == set()
 
 
@@ -242,7 +242,7 @@ def test_truncation_instead_of_rounding(ckpt: Path, out: Path) -> None:
     (difference,) = recast.verify(out, against=ckpt).differences
     assert (difference.file, difference.tensor) == (FIRST, "model.embed_tokens.weight")
     assert f"{int(wrong.sum())} of 256 values" in difference.problem
-    assert difference.problem.endswith(f"element {int(wrong.int().argmax())}")
+    assert f"element {int(wrong.int().argmax())}:" in difference.problem
 
 
 def test_faults_far_inside_a_large_tensor(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_packed_tensors(tmp_path: Path) -> None:
 
 def test_every_difference_is_a_line(ckpt: Path, out: Path) -> None:
     """A difference names its file, and its tensor if there is one, in a line of text."""
-    resave(out / FIRST, lambda tensors: tensors["model.norm.weight"].zero_())
+    resave(out / FIRST, lambda tensors: tensors["model.norm.weight"].add_(1))
     remove("tokenizer.json")(out)
     tensor, file = map(str, recast.verify(out, against=ckpt).differences)
     assert tensor.startswith(f"{FIRST}: tensor 'model.norm.weight': 8 of 8 values are not")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recast.errors import (
         CheckpointError,
         DtypeError,
+        HubError,
         RecastError,
         RefusedError,
         ShardError,
@@ -39,6 +40,7 @@ _HOMES = {
     "Dtype": "recast.dtypes",
     "DtypeError": "recast.errors",
     "Finding": "recast.formats.findings",
+    "HubError": "recast.errors",
     "Plan": "recast.planning.planner",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
@@ -63,6 +65,7 @@ __all__ = [
     "Dtype",
     "DtypeError",
     "Finding",
+    "HubError",
     "Plan",
     "RecastError",
     "RefusedError",

@@ -205,7 +205,9 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
 def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
-    target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
+    target = arguments.out or plan.default_target
+    if arguments.in_place:
+        target = plan.checkpoint.local_path
     return Answer(text.plan(plan, target), documents.plan_document(plan, target))
 
 
@@ -253,8 +255,11 @@ def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
         subject = Path(error.subject)
         if subject == path or path in subject.parents:
             raise
-        whole = path / subject if path.is_dir() else path
-        raise type(error)(str(whole), error.problem, error.remedy) from error
+        if not path.exists():  # on the Hub
+            whole = f"{checkpoint}/{subject}"
+        else:
+            whole = str(path / subject if path.is_dir() else path)
+        raise type(error)(whole, error.problem, error.remedy) from error
 
 
 @contextmanager

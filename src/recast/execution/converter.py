@@ -126,13 +126,13 @@ def convert(
     target = Path(out) if out else source.default_target
     if not source.changes:
         if in_place:
-            tidy(workplace_in(source), source.checkpoint.path)
+            tidy(workplace_in(source), source.checkpoint.local_path)
         return Conversion(source, None, (), 0.0)
     if not in_place and is_finished(source, target):
         tidy(workplace_beside(target), target)
         return Conversion(source, target, (), 0.0, found=True)
     if in_place:
-        target = source.checkpoint.path
+        target = source.checkpoint.local_path
         written = write_in_place(source, effort)
     else:
         check_target(source, target)

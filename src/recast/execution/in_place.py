@@ -27,7 +27,7 @@ def write_in_place(plan: Plan, effort: Effort) -> Written:
     another conversion was begun here and not finished; nothing has been replaced then.
     """
     _refuse_links(plan)
-    path = plan.checkpoint.path
+    path = plan.checkpoint.local_path
     with workplace(workplace_in(plan), path) as work:
         try:
             _refuse_mixture(plan, work)
@@ -48,7 +48,7 @@ def write_in_place(plan: Plan, effort: Effort) -> Written:
 
 def workplace_in(plan: Plan) -> Path:
     """Return where the successors of a checkpoint's files are prepared."""
-    path = plan.checkpoint.path
+    path = plan.checkpoint.local_path
     return workplace_beside(path) if plan.checkpoint.is_file else path / _WORKPLACE
 
 
@@ -60,7 +60,7 @@ def _replace(plan: Plan, work: Workplace, effort: Effort) -> tuple[ShardConversi
         for shard in changing:
             place = plan.source_of(shard.name)
             done.append(convert_shard(shard, place, place, work.folder, effort))
-        write_documents(plan, plan.checkpoint.path, work.folder, effort)
+        write_documents(plan, plan.checkpoint.local_path, work.folder, effort)
     except RecastError as error:
         if not done and not work.left:
             work.remove()
@@ -91,7 +91,7 @@ def _refuse_mixture(plan: Plan, work: Workplace) -> None:
     """Refuse to begin where another conversion was begun: some tensors are rounded already."""
     if work.left and work.left.get("wish") != plan.policy.fingerprint:
         raise RefusedError(
-            str(plan.checkpoint.path),
+            str(plan.checkpoint.local_path),
             f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
             "made with other options",
             f"finish it with those, or delete {work.folder} to go on from what is there",

@@ -18,7 +18,7 @@ def check_target(plan: Plan, target: Path) -> None:
     """
     other = "choose another folder with -o"
     try:
-        source, path = plan.checkpoint.path.resolve(), target.resolve()
+        source, path = plan.checkpoint.local_path.resolve(), target.resolve()
     except RuntimeError:  # as Python up to 3.12 calls it
         raise TargetError(str(target), "is a link to itself", other) from None
     if path == source:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
+    from recast.planning.publication import Publication
+    from recast.remote.push import plan_push, push
     from recast.reports.conversion import Conversion
     from recast.reports.scan import Scan
     from recast.reports.verification import Verification
@@ -42,6 +44,7 @@ _HOMES = {
     "Finding": "recast.formats.findings",
     "HubError": "recast.errors",
     "Plan": "recast.planning.planner",
+    "Publication": "recast.planning.publication",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
     "Scan": "recast.reports.scan",
@@ -54,6 +57,8 @@ _HOMES = {
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "plan_push": "recast.remote.push",
+    "push": "recast.remote.push",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
@@ -67,6 +72,7 @@ __all__ = [
     "Finding",
     "HubError",
     "Plan",
+    "Publication",
     "RecastError",
     "RefusedError",
     "Scan",
@@ -80,6 +86,8 @@ __all__ = [
     "findings",
     "inspect",
     "plan",
+    "plan_push",
+    "push",
     "scan",
     "verify",
 ]

@@ -33,6 +33,8 @@ recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
+recast ./ckpt --to bf16 --push         convert, and publish on the Hub
+recast hf://org/name                   inspect what is on the Hub
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -56,6 +58,10 @@ class Arguments:
     workers: int | None
     as_json: bool
     quiet: bool
+    push: str | None = None
+    public: bool = False
+    pr: bool = False
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,16 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option(
+    "--push",
+    is_flag=False,
+    flag_value="",
+    metavar="[ORG/NAME]",
+    help="Publish the result on the Hub, in one commit.",
+)
+@click.option("--public", is_flag=True, help="A repository that --push makes is public.")
+@click.option("--pr", is_flag=True, help="--push opens a pull request, or updates its own.")
+@click.option("--revision", metavar="BRANCH", help="--push commits to BRANCH.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(recast.__version__, prog_name="recast")
@@ -107,6 +123,9 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
+    if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
+        # The Hub's client reads it when it is loaded; it draws bars wherever stderr leads.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     failed = False
     results: list[documents.Document] = []
     for path in paths:
@@ -157,8 +176,17 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
         raise click.UsageError("--against verifies what --to has made: give one of them")
     if arguments.scan and (arguments.to is not None or arguments.against is not None):
         raise click.UsageError("--scan looks at the values of PATH: give it alone")
+    _check_push(paths, arguments)
     if len(paths) > 1 and (arguments.out or arguments.against):
         raise click.UsageError("-o and --against go with one PATH")
+
+
+def _check_push(paths: tuple[str, ...], arguments: Arguments) -> None:
+    """Raise UsageError for flags about pushing that do not go together, or mean nothing."""
+    if arguments.push is None and (arguments.public or arguments.pr or arguments.revision):
+        raise click.UsageError("--public, --pr and --revision go with --push")
+    if len(paths) > 1 and arguments.push:
+        raise click.UsageError("--push ORG/NAME goes with one PATH; --push alone with many")
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -171,6 +199,7 @@ def _given(arguments: Arguments) -> str | None:
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
         "--allow": arguments.allow,
+        "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)
 
@@ -208,21 +237,77 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     target = arguments.out or plan.default_target
     if arguments.in_place:
         target = plan.checkpoint.local_path
-    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
+    said, document = text.plan(plan, target), documents.plan_document(plan, target)
+    if arguments.push is not None:
+        publication = _publication(path, plan, arguments)
+        said += f"\n\n{text.publication(publication)}"
+        document["push"] = documents.publication(publication)
+    return Answer(said, document)
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
     """Convert, and say what was done."""
     plan = _planned(path, arguments)
+    if arguments.push is not None:
+        return _push(path, plan, arguments)
+    return _answer(_converted(path, plan, arguments))
+
+
+def _answer(done: recast.Conversion) -> Answer:
+    """Say what was done."""
+    return Answer(text.conversion(done), documents.conversion(done))
+
+
+def _converted(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Conversion:
+    """Convert."""
     with _naming_files_of(path), _progress(path, plan.size_before, arguments) as progress:
-        done = recast.convert(
+        return recast.convert(
             plan,
             out=arguments.out,
             in_place=arguments.in_place,
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(text.conversion(done), documents.conversion(done))
+
+
+def _publication(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Publication:
+    """Say what --push would do."""
+    with _naming_files_of(path):
+        return recast.plan_push(
+            plan,
+            arguments.push or None,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+        )
+
+
+def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
+    """Convert, publish the result, and say what was done. What others will see is said before."""
+    shown = _publication(path, plan, arguments)
+    if shown.is_grave or not arguments.quiet:
+        click.echo(text.publication(shown), err=True)
+    is_remote = not isinstance(plan.checkpoint.path, Path)
+    source: recast.Plan | recast.Conversion = plan
+    if not is_remote or arguments.out:
+        source = _converted(path, plan, arguments)
+    with _naming_files_of(path):
+        pushed = recast.push(
+            source,
+            shown.destination.repo,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+            parent=shown.destination.parent,
+            workers=arguments.workers,
+        )
+    answer = Answer(
+        f"{path}: published as it is", documents.plan_document(plan, plan.default_target)
+    )
+    if pushed.conversion is not None:
+        answer = _answer(pushed.conversion)
+    document = answer.document | {"push": documents.publication(pushed.publication, pushed)}
+    return Answer(f"{answer.text}\n  pushed    {text.printable(pushed)}", document)
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -256,7 +341,9 @@ def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
         if subject == path or path in subject.parents:
             raise
         if not path.exists():  # on the Hub
-            whole = f"{checkpoint}/{subject}"
+            whole = str(checkpoint)
+            if not whole.endswith(f"/{subject}"):
+                whole += f"/{subject}"
         else:
             whole = str(path / subject if path.is_dir() else path)
         raise type(error)(whole, error.problem, error.remedy) from error

@@ -40,7 +40,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented,
 from recast.errors import HubError, RecastError
 from recast.formats.hub_path import HubFile, HubPath
 
-MAIN = "main"
 AGAIN = "run the same command again: it goes on where it was"
 _TOKEN = re.compile(r"hf_\w+")
 _WHOLE = 200  # the status of an answer that is no part
@@ -81,6 +80,10 @@ class Sent:
     sha256: str
 
 
+class RejectedError(HubError):
+    """A commit that the Hub would not have: what was uploaded for it may be gone."""
+
+
 class Hub:
     """Questions to the Hub, and uploads. Every method raises HubError."""
 
@@ -91,7 +94,7 @@ class Hub:
     def look_up(self, path: HubPath) -> Snapshot:
         """Return the commit that *path* is now."""
         with asking(str(path)):
-            found = self._api.model_info(path.repo, revision=path.revision)
+            found = self._api.model_info(path.repo, revision=path.commit or path.revision)
         changed = found.last_modified
         return Snapshot(
             replace(path, commit=found.sha or ""),
@@ -136,7 +139,7 @@ class Hub:
         if get_token() is None:
             return None
         with asking("the Hub"):
-            found = self._api.whoami()
+            found = self._api.whoami(cache=True)
         # Who can only read in an organization asks it to pull.
         orgs = (each for each in found.get("orgs", ()) if each.get("roleInOrg") != "read")
         return Account(found["name"], frozenset({found["name"], *(org["name"] for org in orgs)}))
@@ -223,7 +226,7 @@ class Hub:
             *(_addition(each) for each in sent),
             *(CommitOperationDelete(name, is_folder=False) for name in deleted),
         ]
-        with asking(repo):
+        with asking(repo), _rejections():
             done: CommitInfo = self._api.create_commit(
                 repo,
                 operations,
@@ -238,6 +241,10 @@ class Hub:
     def url(self, repo: str, commit: str) -> str:
         """Return the page of a commit."""
         return f"{self._api.endpoint}/{repo}/commit/{commit}"
+
+    def request_url(self, repo: str, number: int) -> str:
+        """Return the page of a pull request."""
+        return f"{self._api.endpoint}/{repo}/discussions/{number}"
 
 
 def _hub_file(found: RepoFile) -> HubFile:
@@ -261,6 +268,18 @@ def _addition(sent: Sent) -> CommitOperationAdd:
 
 
 @contextmanager
+def _rejections() -> Iterator[None]:
+    """Turn the Hub's refusal of a commit's content into a RejectedError."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in {400, 422}:
+            problem = f"the Hub rejected the commit ({error.server_message or 'it says no more'})"
+            raise RejectedError("the commit", _without_tokens(problem[:_WORDS]), AGAIN) from error
+        raise
+
+
+@contextmanager
 def asking(subject: str) -> Iterator[None]:
     """Turn whatever the client raises inside the block into a HubError about *subject*."""
     try:
@@ -269,7 +288,7 @@ def asking(subject: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - hf_xet raises bare ones
         causes = tuple(_causes(error))
-        cause = next((each for each in causes if isinstance(each, HfHubHTTPError)), causes[-1])
+        cause = next((each for each in causes if isinstance(each, _HTTP)), error)
         cause = next((each for each in causes if isinstance(each, _KNOWN)), cause)
         problem, remedy = _said(cause)
         raise HubError(subject, _without_tokens(problem), remedy) from cause
@@ -303,6 +322,7 @@ _SIMPLE: Mapping[type[BaseException], tuple[str, str]] = {
     HFValidationError: ("is no valid name on the Hub", "write org/name"),
 }
 _KNOWN = tuple(_SIMPLE)
+_HTTP = HfHubHTTPError.__bases__[0]  # httpx's root, whichever of its names the client uses
 _BY_STATUS: Mapping[int, tuple[str, str]] = {
     401: ("the Hub does not accept your token", f"{_LOG_IN}, with a token that is still valid"),
     403: (
@@ -329,7 +349,7 @@ def _said(error: BaseException) -> tuple[str, str]:
         problem, remedy = _BY_STATUS.get(status, (f"the Hub answered {status}", AGAIN))
         words = (error.server_message or "")[:_WORDS] if status in {400, 403, 409, 422} else ""
         return (f"{problem} ({words})" if words else problem), remedy
-    if isinstance(error, HfHubHTTPError.__bases__[0]):  # httpx's root, under whichever name
+    if isinstance(error, _HTTP):
         return (
             f"the Hub cannot be reached ({type(error).__name__})",
             f"check the network, then {AGAIN}",

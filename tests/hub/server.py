@@ -132,6 +132,7 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.faults: dict[tuple[str, int], int] = {}
+        self.echo = False  # whether refusals repeat the token, as no server should
         self.before_commit: Callable[[Repository], None] | None = None
         self.lock = threading.RLock()
         self._seen: Counter[str] = Counter()
@@ -296,6 +297,8 @@ class _Exchange(BaseHTTPRequestHandler):
             self._authorize(url.path, fault)
             answer(self, **parts)
         except _RefusedError as refused:
+            if self.server_hub.echo:
+                refused.message += f" ({self.headers.get('Authorization')})"
             said = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             self.reply(
                 refused.status,
@@ -335,7 +338,7 @@ class _Exchange(BaseHTTPRequestHandler):
             raise _RefusedError(401, message="Invalid credentials in Authorization header")
         self.user = USER if given else None
         repository = self.server_hub.repositories.get(self.repository_name)
-        if repository is None:
+        if repository is None or path == _CREATE:
             return
         owner = repository.name.partition("/")[0]
         mine = self.user and owner in {USER, *(org for org, _ in ORGS)}
@@ -503,7 +506,7 @@ class _Exchange(BaseHTTPRequestHandler):
         self.reply(206, headers=whole, content=content[begin:end])
 
     def preupload(self, id: str, revision: str) -> None:  # noqa: A002
-        self.writable(id, request="create_pr" in self.query)
+        self.writable(id, request="create_pr" in self.query or revision.startswith("refs/pr/"))
         repository, commit = self.at(id, revision)
         files = []
         for file in json.loads(self.body)["files"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recast import dtypes
 from recast.errors import DtypeError, RefusedError, TargetError
-from recast.execution.anew import workplace_beside, write_anew
+from recast.execution.anew import Written, workplace_beside, write_anew
 from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort, Progress
@@ -15,6 +15,7 @@ from recast.execution.target import check_target, is_finished
 from recast.execution.workers import chosen_workers
 from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
+from recast.formats.hub_path import HubPath
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
@@ -121,6 +122,8 @@ def convert(
         )
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
+    if in_place:
+        _refuse_remote(source.checkpoint)
     begun = time.monotonic()
     effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
     target = Path(out) if out else source.default_target
@@ -133,9 +136,28 @@ def convert(
         return Conversion(source, target, (), 0.0, found=True)
     if in_place:
         target = source.checkpoint.local_path
-        written = write_in_place(source, effort)
-    else:
-        check_target(source, target)
-        written = write_anew(source, target, effort)
+    written = _write(source, target, effort, in_place=in_place)
     seconds = time.monotonic() - begun
     return Conversion(source, target, written.shards, seconds, written.resumed, written.discarded)
+
+
+def _write(plan: Plan, target: Path, effort: Effort, *, in_place: bool) -> Written:
+    """Carry out *plan*, whose source is here or on the Hub."""
+    if in_place:
+        return write_in_place(plan, effort)
+    check_target(plan, target)
+    if isinstance(plan.checkpoint.path, HubPath):
+        from recast.remote.stream import to_folder  # noqa: PLC0415 - few need the Hub
+
+        return to_folder(plan, target, effort)
+    return write_anew(plan, target, effort)
+
+
+def _refuse_remote(checkpoint: Checkpoint) -> None:
+    """Raise RefusedError for a checkpoint that has no files here to replace."""
+    if isinstance(checkpoint.path, HubPath):
+        raise RefusedError(
+            str(checkpoint.path),
+            "lies on the Hub, where nothing is replaced file by file",
+            f"push to it instead, which is one commit: --push {checkpoint.path.repo}",
+        )

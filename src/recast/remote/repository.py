@@ -38,6 +38,13 @@ class Repository:
         if not self.entries:
             raise CheckpointError(str(path), "holds no files", "check the folder's name")
 
+    @classmethod
+    def of(cls, hub: Hub, checkpoint: Checkpoint) -> "Repository":
+        """Return where *checkpoint* lies, at its commit. Raises HubError."""
+        if not isinstance(checkpoint.path, HubPath):
+            raise TypeError(f"{checkpoint.path} is not on the Hub")
+        return cls(hub, checkpoint.path)
+
     def files(self) -> Iterator[File]:
         """Return the files, with names relative to the checkpoint."""
         return (File(name, file.size, role(name)) for name, file in self.entries.items())

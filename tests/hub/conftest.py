@@ -62,3 +62,8 @@ def recast(tmp_path: Path) -> Run:
         return done
 
     return run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets every request fail, rather than some."""
+    parser.addoption("--every-request", action="store_true", help="let every request fail")

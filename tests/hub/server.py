@@ -26,6 +26,7 @@ ORGS = (("lab", "write"), ("museum", "read"))
 LARGE = (".safetensors", ".bin", ".pt")
 DROPPED = 0  # no status: the connection is cut before an answer
 WRONG = -1  # the body of the answer, or of the upload, arrives damaged
+LOST = -2  # what was asked is done, and the connection is cut before the answer
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.faults: dict[tuple[str, int], int] = {}
+        self.received: set[tuple[str, str]] = set()  # large files, by repository
         self.echo = False  # whether refusals repeat the token, as no server should
+        self.pace = 0.0  # seconds that an upload takes
         self.before_commit: Callable[[Repository], None] | None = None
         self.lock = threading.RLock()
         self._seen: Counter[str] = Counter()
@@ -157,7 +160,9 @@ class HubServer:
         files = {}
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                files[path.relative_to(folder).as_posix()] = self.blob(path.name, path.read_bytes())
+                blob = self.blob(path.name, path.read_bytes())
+                files[path.relative_to(folder).as_posix()] = blob
+                self.received.add((name, blob.sha256))
         self.repositories[name] = repository
         repository.commit("main", files, "initial commit")
 
@@ -196,9 +201,9 @@ class HubServer:
             self._seen[repository] += 1
             return self.faults.pop((repository, self._seen[repository]), None)
 
-    def has(self, sha256: str) -> bool:
-        """Whether a large file has been uploaded."""
-        if (self.store / sha256).exists():
+    def has(self, repository: str, sha256: str) -> bool:
+        """Whether a large file has been uploaded for a repository."""
+        if (repository, sha256) in self.received:
             return True
         self._read_xet()
         return sha256 in self.xet_hashes
@@ -286,9 +291,9 @@ class _Exchange(BaseHTTPRequestHandler):
             parts["id"] = f"{asked.get('organization') or USER}/{asked['name']}"
         self.repository_name = parts.get("id", "")
         fault = self.server_hub.fault(self.repository_name)
+        self.lost = fault == LOST
         if fault == DROPPED:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._hang_up()
             return
         try:
             if fault == WRONG:
@@ -313,6 +318,11 @@ class _Exchange(BaseHTTPRequestHandler):
                     Request(self.command, self.path, self.repository_name, self.sent_bytes)
                 )
 
+    def _hang_up(self) -> None:
+        """Cut the connection."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - likewise
 
     def _read(self) -> bytes:
@@ -328,7 +338,7 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def _authorize(self, path: str, fault: int | None) -> None:
         """Refuse a wrong token, whoever may not do that, and what is to fail."""
-        if fault is not None and fault != WRONG:
+        if fault is not None and fault > DROPPED:
             raise _RefusedError(fault, message="injected")
         given = self.headers.get("Authorization")
         if path.startswith("/_lfs/"):
@@ -359,6 +369,9 @@ class _Exchange(BaseHTTPRequestHandler):
             content = json.dumps(document).encode()
         if self.damaged and self.command == "GET":
             content = _damaged(content) if "/_lfs/" in self.path else content
+        if self.lost:
+            self._hang_up()
+            return
         self.send_response(status)
         for key, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
             self.send_header(key, value)
@@ -520,22 +533,22 @@ class _Exchange(BaseHTTPRequestHandler):
         objects = []
         for asked in json.loads(self.body)["objects"]:
             answer = {"oid": asked["oid"], "size": asked["size"]}
-            if not (self.server_hub.store / asked["oid"]).exists():
+            if (id, asked["oid"]) not in self.server_hub.received:
                 href = f"{self.server_hub.url}/_lfs/{id}/{asked['oid']}"
                 answer["actions"] = {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}
             objects.append(answer)
         self.reply(200, {"transfer": "basic", "objects": objects})
 
     def put(self, id: str, oid: str) -> None:  # noqa: A002
-        del id
+        time.sleep(self.server_hub.pace)
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise _RefusedError(422, message="the content does not match its sha256")
         (self.server_hub.store / oid).write_bytes(self.body)
+        self.server_hub.received.add((id, oid))
         self.reply(200)
 
     def verify(self, id: str, oid: str) -> None:  # noqa: A002
-        del id
-        if not (self.server_hub.store / oid).exists():
+        if (id, oid) not in self.server_hub.received:
             raise _RefusedError(404, message="not uploaded")
         self.reply(200, {})
 
@@ -563,7 +576,7 @@ class _Exchange(BaseHTTPRequestHandler):
                 raise _RefusedError(412, message="A commit has happened since. Please refresh.")
             files = dict(repository.commits[parent].files)
             for line in lines[1:]:
-                self._apply(line["key"], line["value"], files)
+                self._apply(id, line["key"], line["value"], files)
             branch, answer = revision, {}
             if request:
                 number = repository.open_request(header["summary"])
@@ -574,12 +587,12 @@ class _Exchange(BaseHTTPRequestHandler):
         page = f"{self.server_hub.url}/{id}/commit/{done}"
         self.reply(200, {"success": True, "commitOid": done, "commitUrl": page, **answer})
 
-    def _apply(self, key: str, value: Mapping[str, Any], files: dict[str, Blob]) -> None:
-        """Do one operation of a commit."""
+    def _apply(self, name: str, key: str, value: Mapping[str, Any], files: dict[str, Blob]) -> None:
+        """Do one operation of a commit to the repository *name*."""
         if key == "file":
             files[value["path"]] = Blob.small(base64.b64decode(value["content"]))
         elif key == "lfsFile":
-            if not self.server_hub.has(value["oid"]):
+            if not self.server_hub.has(name, value["oid"]):
                 raise _RefusedError(400, message=f"LFS object {value['oid']} was not uploaded")
             files[value["path"]] = Blob.large(value["oid"], value["size"])
         elif key == "deletedFile":

@@ -31,6 +31,7 @@ from recast.remote.repository import Repository
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import refuse_loss
 
+_HEADERS = 100_000  # bytes: half a shard's data, with its header, is a little more than half
 Send = Callable[[str, Path], Sent | None]
 
 
@@ -159,8 +160,8 @@ def _items(plan: Plan, wanted: frozenset[str] | None) -> list[_Item]:
 
 
 def _room(items: list[_Item]) -> int:
-    """Return the bytes that two of the largest files take."""
-    return 2 * max((max(item.size, item.size_after) for item in items), default=0)
+    """Return the bytes that two of the largest files take, and a little for headers."""
+    return 2 * max((max(item.size, item.size_after) for item in items), default=0) + _HEADERS
 
 
 class _Stream:

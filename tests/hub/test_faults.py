@@ -151,7 +151,7 @@ def test_the_disk_never_holds_more_than_two_shards(
         done = recast(hub, "other/big", "--to", "bf16", "--push", "me/big")
     assert done.returncode == 0, done.stderr
     largest = max(path.stat().st_size for path in source.iterdir())
-    assert largest < most[-1] <= 2 * largest + 200_000
+    assert largest < most[-1] <= 2 * largest + 300_000
     paths = [f"{each.method} {each.path}" for each in hub.requests]
     first_upload = next(i for i, path in enumerate(paths) if path.startswith("PUT"))
     whole = [
@@ -159,7 +159,6 @@ def test_the_disk_never_holds_more_than_two_shards(
         for i, each in enumerate(hub.requests)
         if each.method == "GET" and each.sent > largest - 1000
     ]
-    print([(r.method, r.path[:70], r.sent) for r in hub.requests])
     assert whole[1] < first_upload, "nothing was fetched during the first upload"
     assert len(whole) == 6
     assert len(hub.repositories["me/big"].commits) == 2

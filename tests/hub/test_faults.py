@@ -57,7 +57,7 @@ def jobs_of(kind: str, scene: Scene, names: list[str]) -> list[Job]:
 def test_every_request_fails_once(
     kind: str, scene: Scene, either_hub: HubServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """After each fault main is what it was or what it shall be; the same push again completes it."""
+    """Return a push to each: of a folder, or of what is there, made bf16."""
     hub = either_hub
     variables = environment(hub, tmp_path / "home")
     hub.add("me/whole", scene.source)

@@ -12,7 +12,7 @@ from recast.execution.shard import Effort, Progress
 from recast.execution.workers import chosen_workers
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import HubFile, HubPath
-from recast.hub import Hub, Sent
+from recast.hub import Hub, RejectedError, Sent
 from recast.planning.planner import Plan
 from recast.planning.publication import Destination, Publication, check_wish
 from recast.remote import stream
@@ -114,10 +114,13 @@ def push(
     check_wish(destination, public=public)
     expect(destination, parent)
     destination = _made(hub, destination)
-    if isinstance(source, Plan):
-        effort = Effort(chosen_workers(workers), evidence=True, progress=progress)
-        return _push_plan(hub, source, destination, effort)
-    return _push_folder(hub, source, destination)
+    try:
+        if isinstance(source, Plan):
+            effort = Effort(chosen_workers(workers), evidence=True, progress=progress)
+            return _push_plan(hub, source, destination, effort)
+        return _push_folder(hub, source, destination)
+    except RejectedError as error:  # of which only the workplace has to know
+        raise HubError(destination.repo, error.problem, error.remedy) from error
 
 
 def _read(source: Source) -> Checkpoint | Plan | Conversion:

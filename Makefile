@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults fuzz fleet bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,10 @@ test: $(INSTALLED)
 # Every system call of a conversion fails once, and is once the last one: some minutes.
 faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults --every-point
+
+# Every request of a push fails once, in every way, by LFS and by xet: some minutes.
+hub-faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/hub/test_faults.py --every-request
 
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)

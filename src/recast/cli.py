@@ -38,6 +38,8 @@ recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
 recast ./runs -r                       a table of all checkpoints in a folder
 recast ./runs -r --to bf16 --in-place  repair them all
+recast ./ckpt --to bf16 --push         convert, and publish on the Hub
+recast hf://org/name                   inspect what is on the Hub
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -70,6 +72,10 @@ class Arguments:
     scheduler_file: Path | None
     delete_trainer_state: bool
     jsonl: bool
+    push: str | None = None
+    public: bool = False
+    pr: bool = False
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,16 @@ class _Interrupted(BaseException):
     "--delete-trainer-state", is_flag=True, help="Delete optimizers and the like; -n shows which."
 )
 @click.option("--jsonl", is_flag=True, help="With -r: print JSON lines while running.")
+@click.option(
+    "--push",
+    is_flag=False,
+    flag_value="",
+    metavar="[ORG/NAME]",
+    help="Publish the result on the Hub, in one commit.",
+)
+@click.option("--public", is_flag=True, help="A repository that --push makes is public.")
+@click.option("--pr", is_flag=True, help="--push opens a pull request, or updates its own.")
+@click.option("--revision", metavar="BRANCH", help="--push commits to BRANCH.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--report", type=_PATH, metavar="FILE", help="Also write a page to look at: HTML.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -146,6 +162,9 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
+    if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
+        # The Hub's client reads it when it is loaded; it draws bars wherever stderr leads.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     failed = said = False
     results: list[documents.Document] = []
     for path in paths:
@@ -201,6 +220,7 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
     elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
     _check_allowed(arguments.allow)
+    _check_push(paths, arguments)
     for wrong, problem in _contradictions(paths, arguments):
         if wrong:
             raise click.UsageError(problem)
@@ -236,6 +256,14 @@ def _check_allowed(names: tuple[str, ...]) -> None:
         raise click.BadParameter(problem, param_hint="--allow")
 
 
+def _check_push(paths: tuple[str, ...], arguments: Arguments) -> None:
+    """Raise UsageError for flags about pushing that do not go together, or mean nothing."""
+    if arguments.push is None and (arguments.public or arguments.pr or arguments.revision):
+        raise click.UsageError("--public, --pr and --revision go with --push")
+    if len(paths) > 1 and arguments.push:
+        raise click.UsageError("--push ORG/NAME goes with one PATH; --push alone with many")
+
+
 def _given(arguments: Arguments) -> str | None:
     """Return the first option in *arguments* that means nothing without --to, if any."""
     needed = {
@@ -246,6 +274,7 @@ def _given(arguments: Arguments) -> str | None:
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
         "--allow": arguments.allow,
+        "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)
 
@@ -355,24 +384,93 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
 def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
-    target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
+    target = arguments.out or plan.default_target
+    if arguments.in_place:
+        target = plan.checkpoint.local_path
+    if arguments.push is None:
+        return Answer(
+            plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
+        )
+    publication = _publication(path, plan, arguments)
     return Answer(
-        plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
+        plan,
+        lambda: f"{text.plan(plan, target)}\n\n{text.publication(publication)}",
+        lambda: (
+            documents.plan_document(plan, target) | {"push": documents.publication(publication)}
+        ),
     )
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
     """Convert, and say what was done."""
     plan = _planned(path, arguments)
+    if arguments.push is not None:
+        return _push(path, plan, arguments)
+    return _answer(_converted(path, plan, arguments))
+
+
+def _answer(done: recast.Conversion) -> Answer:
+    """Say what was done."""
+    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
+
+
+def _converted(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Conversion:
+    """Convert."""
     with _naming_files_of(path), _progress(path, plan.size_before, arguments) as progress:
-        done = recast.convert(
+        return recast.convert(
             plan,
             out=arguments.out,
             in_place=arguments.in_place,
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
+
+
+def _publication(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Publication:
+    """Say what --push would do."""
+    with _naming_files_of(path):
+        return recast.plan_push(
+            plan,
+            arguments.push or None,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+        )
+
+
+def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
+    """Convert, publish the result, and say what was done. What others will see is said before."""
+    shown = _publication(path, plan, arguments)
+    if shown.is_grave or not arguments.quiet:
+        click.echo(text.publication(shown), err=True)
+    is_remote = not isinstance(plan.checkpoint.path, Path)
+    source: recast.Plan | recast.Conversion = plan
+    if not is_remote or arguments.out:
+        source = _converted(path, plan, arguments)
+    with _naming_files_of(path):
+        pushed = recast.push(
+            source,
+            shown.destination.repo,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+            parent=shown.destination.parent,
+            workers=arguments.workers,
+        )
+    done = pushed.conversion
+
+    def said() -> str:
+        made = f"{path}: published as it is" if done is None else text.conversion(done)
+        return f"{made}\n  pushed    {text.printable(pushed)}"
+
+    def document() -> documents.Document:
+        if done is None:
+            made = documents.plan_document(plan, plan.default_target)
+        else:
+            made = documents.conversion(done)
+        return made | {"push": documents.publication(pushed.publication, pushed)}
+
+    return Answer(done or plan.checkpoint, said, document)
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -410,8 +508,13 @@ def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
         subject = Path(error.subject)
         if subject == path or path in subject.parents:
             raise
-        whole = path / subject if path.is_dir() else path
-        raise type(error)(str(whole), error.problem, error.remedy) from error
+        if not path.exists():  # on the Hub
+            whole = str(checkpoint)
+            if not whole.endswith(f"/{subject}"):
+                whole += f"/{subject}"
+        else:
+            whole = str(path / subject if path.is_dir() else path)
+        raise type(error)(whole, error.problem, error.remedy) from error
 
 
 @contextmanager

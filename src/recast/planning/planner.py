@@ -13,6 +13,7 @@ from recast.formats import header
 from recast.formats.checkpoint import Checkpoint, File, Shard
 from recast.formats.findings import Finding, Severity, findings
 from recast.formats.header import TensorInfo
+from recast.formats.hub_path import HubPath
 from recast.planning import keep_rules
 from recast.planning.policy import Decide, Policy, Reason
 
@@ -137,8 +138,7 @@ class Plan:
 
     def source_of(self, name: str) -> Path:
         """Return where the file *name* of the checkpoint lies."""
-        path = self.checkpoint.path
-        return path if self.checkpoint.is_file else path / name
+        return self.checkpoint.place_of(name)
 
     @property
     def may_lose(self) -> bool:
@@ -148,7 +148,9 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A digest that differs for plans that write anything else, or from anything else."""
-        digest = sha256(f"{self.checkpoint.path.resolve()} {self.policy.fingerprint}".encode())
+        path = self.checkpoint.path
+        place = path.resolve() if isinstance(path, Path) else (path.repo, path.folder, path.commit)
+        digest = sha256(f"{place} {self.policy.fingerprint}".encode())
         for shard in self.shards:
             digest.update(f"{shard.name} {shard.size_before} {shard.modified}".encode())
             digest.update(shard.source.digest.encode() + shard.head)
@@ -160,8 +162,13 @@ class Plan:
 
     @property
     def default_target(self) -> Path:
-        """Where the output goes unless the user says otherwise: beside the source."""
+        """Where the output goes unless the user says otherwise: beside the source.
+
+        What comes from the Hub goes into the current folder.
+        """
         path = self.checkpoint.path
+        if isinstance(path, HubPath):
+            path = Path(path.name)
         if path.name in ("", ".."):  # such as ".", which has no name of its own
             path = path.resolve()
         suffix = path.suffix if self.checkpoint.is_file else ""

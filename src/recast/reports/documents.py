@@ -12,8 +12,10 @@ from recast.dtypes import Dtype, named
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights, dtype_shares
 from recast.formats.findings import Finding, findings
+from recast.formats.hub_path import HubPath
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
+from recast.planning.publication import Publication
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
 from recast.reports.loaders import loadings
@@ -74,7 +76,7 @@ def savings(checkpoint: Checkpoint) -> Document | None:
     return {"dtype": Dtype.BF16.value, "bytes_before": before, "bytes_after": after}
 
 
-def plan_document(plan: Plan, target: Path) -> Document:
+def plan_document(plan: Plan, target: Path | HubPath) -> Document:
     """Return every file that would be written, and every tensor that would be kept."""
     return {
         "kind": "plan",
@@ -104,6 +106,28 @@ def plan_document(plan: Plan, target: Path) -> Document:
             for shard, tensor in plan.kept
         ],
         "left_out": _left_out(plan.checkpoint.left_out),
+    }
+
+
+def publication(made: Publication, url: str | None = None) -> Document:
+    """Return what a commit to the Hub does, and where it is once it is made."""
+    where = made.destination
+    sets = {"added": made.added, "replaced": made.replaced, "deleted": made.deleted}
+    return {
+        "repository": where.repo,
+        "exists": where.exists,
+        "private": where.private,
+        "owned": where.owned,
+        "revision": where.revision,
+        "pull_request": where.request,
+        "parent": where.parent,
+        **{
+            name: [{"name": file, "bytes": size} for file, size in files.items()]
+            for name, files in sets.items()
+        },
+        "unchanged": list(made.unchanged),
+        "kept": list(made.kept),
+        "url": url,
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights
 from recast.formats.findings import Finding, findings
 from recast.planning.planner import Action, Plan
+from recast.planning.publication import Publication
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
@@ -201,6 +202,43 @@ def _plan(made: Plan, target: Path) -> Iterator[str]:
     ]
     yield from _labelled("kept", _shortened(kept))
     yield from _left_out(made.checkpoint.left_out)
+
+
+def publication(made: Publication) -> str:
+    """Return where a push goes, and every file that it adds, replaces and deletes there."""
+    return _text(_publication(made))
+
+
+def _publication(made: Publication) -> Iterator[str]:
+    where = made.destination
+    seen = "private" if where.private else "PUBLIC"
+    what = f"{seen}, there already" if where.exists else f"a new repository, {seen}"
+    number = where.request_number
+    if where.request:
+        way = "a pull request" if number is None else f"pull request {number}, which is open"
+    else:
+        way = f"one commit on {where.revision}"
+    yield f"push to {where.repo} ({what}), as {way}"
+    if "/" not in where.repo:
+        yield "  under your own name, which a token will tell"
+    elif where.exists and where.owned is None and not where.request:
+        yield "  if you may not write to it, as a pull request: there is no token to tell"
+    if not made.changes:
+        yield "  nothing to do: all of it is there already"
+        return
+    rows = [
+        [action, name, nbytes(size)]
+        for action, files in (
+            ("add", made.added),
+            ("replace", made.replaced),
+            ("DELETE", made.deleted),
+        )
+        for name, size in files.items()
+    ]
+    yield from table(rows, left=2)
+    if made.unchanged:
+        yield from _labelled("as it is", [", ".join(made.unchanged)])
+    yield from _labelled("theirs", [f"{name} stays as the repository has it" for name in made.kept])
 
 
 def _nothing_to_do(made: Plan) -> str:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults hub-faults fuzz bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,10 @@ hub-faults: $(INSTALLED)
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
+fleet: $(INSTALLED)
+	$(BIN)/python -m pytest tests/fleet --many-kills
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
         CheckpointError,
         DtypeError,
         HubError,
+        LossError,
         RecastError,
         RefusedError,
         ShardError,
         StorageError,
         TargetError,
+        WorkerError,
     )
     from recast.execution.converter import convert, plan
+    from recast.execution.discovery import discover
+    from recast.execution.fleet import Watcher, convert_all
     from recast.execution.reader import inspect
+    from recast.execution.reporter import report
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from recast.planning.publication import Publication
     from recast.remote.push import plan_push, push
     from recast.reports.conversion import Conversion
+    from recast.reports.fleet import Fate, Outcome
     from recast.reports.scan import Scan
     from recast.reports.verification import Verification
 
@@ -41,8 +47,11 @@ _HOMES = {
     "Conversion": "recast.reports.conversion",
     "Dtype": "recast.dtypes",
     "DtypeError": "recast.errors",
+    "Fate": "recast.reports.fleet",
     "Finding": "recast.formats.findings",
     "HubError": "recast.errors",
+    "LossError": "recast.errors",
+    "Outcome": "recast.reports.fleet",
     "Plan": "recast.planning.planner",
     "Publication": "recast.planning.publication",
     "RecastError": "recast.errors",
@@ -53,12 +62,17 @@ _HOMES = {
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",
     "Verification": "recast.reports.verification",
+    "Watcher": "recast.execution.fleet",
+    "WorkerError": "recast.errors",
     "convert": "recast.execution.converter",
+    "convert_all": "recast.execution.fleet",
+    "discover": "recast.execution.discovery",
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
     "plan_push": "recast.remote.push",
     "push": "recast.remote.push",
+    "report": "recast.execution.reporter",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
@@ -69,8 +83,11 @@ __all__ = [
     "Conversion",
     "Dtype",
     "DtypeError",
+    "Fate",
     "Finding",
     "HubError",
+    "LossError",
+    "Outcome",
     "Plan",
     "Publication",
     "RecastError",
@@ -81,13 +98,18 @@ __all__ = [
     "StorageError",
     "TargetError",
     "Verification",
+    "Watcher",
+    "WorkerError",
     "__version__",
     "convert",
+    "convert_all",
+    "discover",
     "findings",
     "inspect",
     "plan",
     "plan_push",
     "push",
+    "report",
     "scan",
     "verify",
 ]

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 import recast
 from recast.dtypes import Dtype
 from recast.planning import keep_rules
+from tests import checkpoints
 
 NARROW = (Dtype.BF16, Dtype.F16)
 T5_WO = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
@@ -29,7 +30,7 @@ TABLE = {
     "modules": {
         "seen": {"keep_strict": ["never"]},
         "plain": {"keep_strict": ["never"]},
-        "listed": {"keep_strict": ["router"], "keep": ["wo"]},
+        "listed": {"keep_strict": ["router"], "keep": ["wo", "x.*.norm"]},
         "two_words": {"keep": ["wo"]},
     },
     "aliases": {"other-name": "listed"},
@@ -55,8 +56,8 @@ def data() -> Mapping[str, Any]:
         ("deepseek_v3", "model.layers.3.mlp.gate.weight", Dtype.BF16, False),
         ("deepseek_v3", ROUTER_BIAS, Dtype.F32, False),
         ("t5", T5_WO, Dtype.F32, False),
-        ("llama", ROUTER_BIAS, Dtype.F16, False),
-        ("no such model", ROUTER_BIAS, Dtype.F16, False),
+        ("llama", T5_WO, Dtype.F16, False),
+        ("no such model", T5_WO, Dtype.F16, False),
         ("", T5_WO, Dtype.F16, False),
         (None, T5_WO, Dtype.F16, False),
     ],
@@ -86,7 +87,7 @@ def test_what_is_known_to_need_fp32_is_kept(
         ("plain", Dtype.F16, [], ["never", "x.never.weight"]),
         # Not observed: the lists in transformers' code, which name modules.
         ("listed", Dtype.BF16, ["x.router.weight"], ["x.wo.weight"]),
-        ("listed", Dtype.F16, ["x.router.weight", "x.wo.weight"], ["x.w.o"]),
+        ("listed", Dtype.F16, ["x.router.weight", "x.wo.weight", "x.1.norm.a"], ["x.norm"]),
         ("other-name", Dtype.F16, ["x.router.weight", "x.wo.weight"], []),
         ("two-words", Dtype.F16, ["x.wo.weight"], []),
         ("seen", Dtype.F32, [], ["a.0.bias", "wo.weight"]),
@@ -120,6 +121,112 @@ def test_the_reason_names_the_rule_that_matched(
     """Of several rules the reason quotes the one that decided, and where it comes from."""
     monkeypatch.setattr(keep_rules, "_table", lambda: TABLE)
     assert keep_rules.rule("seen", Dtype.F16)(name) == reason
+
+
+EVERYWHERE = {
+    "model.layers.3.block_sparse_moe.e_score_correction_bias": (),
+    "layers.3.moe.expert_bias": (),
+    "expert_bias": (),
+    "backbone.layers.0.mixer.A_log": (),
+    "backbone.layers.0.mixer.dt_bias": (),
+    "backbone.layers.0.mixer.D": ("backbone.layers.0.mixer.A_log",),
+    "D": ("A_log",),
+    "bn1.running_mean": ("bn1.running_var",),
+    "bn1.running_var": ("bn1.num_batches_tracked",),
+    "running_var": ("running_mean",),
+}
+NOWHERE = {
+    "model.layers.3.mlp.gate.bias": (),
+    "model.layers.3.e_score_correction_bias.weight": (),
+    "my_expert_bias": (),
+    "heads.D": ("heads.A", "heads.B", "A_log", "heads.0.A_log"),
+    "backbone.layers.0.mixer.norm_D": ("backbone.layers.0.mixer.A_log",),
+    "backbone.layers.0.D.weight": ("backbone.layers.0.A_log",),
+    "vq.running_mean": ("bn.running_var", "running_var", "vq.running_means"),
+    "vq.running_mean.weight": ("vq.running_var",),
+    "vq.running_var": (),
+}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "no such model", None])
+@pytest.mark.parametrize("target", NARROW)
+def test_some_are_kept_in_any_model(model_type: str | None, target: Dtype) -> None:
+    """What publishers ship in fp32 is kept, with or without a config, and nothing like it is."""
+    for name, beside in (EVERYWHERE | NOWHERE).items():
+        reason = keep_rules.rule(model_type, target, holds=beside.__contains__)(name)
+        assert (reason is not None) == (name in EVERYWHERE), name
+        assert reason is None or f"every model keeps {name.rpartition('.')[2]} in fp32 (" in reason
+        assert keep_rules.rule(model_type, Dtype.F32, holds=beside.__contains__)(name) is None
+
+
+def test_neighbours_may_lie_in_another_shard(tmp_path: Path) -> None:
+    """A layer may be cut in two; what lies in another folder is no neighbour."""
+    first = checkpoints.random_tensors(**{"layers.0.mixer.A_log": (4,), "bn.running_var": (4,)})
+    second = checkpoints.random_tensors(**{"layers.0.mixer.D": (4,), "bn.running_mean": (4,)})
+    names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    folder = checkpoints.save_sharded(
+        tmp_path / "ckpt", dict(zip(names, (first, second), strict=True))
+    )
+    other = checkpoints.random_tensors(**{"layers.0.mixer.D": (4,), "bn.running_mean": (4,)})
+    checkpoints.save_shard(folder / "other" / "model.safetensors", other)
+    kept = [(shard, tensor.name) for shard, tensor in recast.plan(folder, "bf16").kept]
+    assert set(kept) == {(names[0], n) for n in first} | {(names[1], n) for n in second}
+
+
+PARTS = (
+    (("text_config",), "seen"),
+    (("text_config", "deep"), "other-name"),
+    (("vision_config",), "plain"),
+)
+
+
+@pytest.mark.parametrize("model_type", ["plain", "no such model", None])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.1.bias", "seen keeps a.*.bias"),
+        ("model.language_model.a.1.bias", "seen keeps a.*.bias"),
+        ("x2.wo.weight", "seen keeps wo.weight"),
+        ("model.vision_tower.a.1.bias", None),
+        ("visual.wo.weight", None),
+        ("layers.1.wo.weight", None),
+        ("language_model.layers.1.wo.weight", None),
+        ("language_model.a.1.bias.x", None),
+        ("x_a.1.bias", None),
+    ],
+)
+def test_sub_models_bring_their_rules(
+    monkeypatch: pytest.MonkeyPatch, model_type: str | None, name: str, reason: str | None
+) -> None:
+    """Behind any prefix, but not in another sub-model, nor within its own layers."""
+    monkeypatch.setattr(keep_rules, "_table", lambda: TABLE)
+    found = keep_rules.rule(model_type, Dtype.F16, PARTS[::2])(name)
+    assert found == (reason and f"{reason} in fp32 (a test)")
+
+
+def test_a_part_of_a_part_is_known_by_the_words_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sub-model is not taken for another because of a prefix that it shares with its parent."""
+    monkeypatch.setattr(keep_rules, "_table", lambda: TABLE)
+    parts = (
+        (("thinker_config",), "plain"),
+        (("thinker_config", "text_config"), "seen"),
+        (("talker_config",), "plain"),
+    )
+    rule = keep_rules.rule("plain", Dtype.BF16, parts)
+    names = ["thinker.model.a.1.bias", "talker.model.a.1.bias"]
+    assert [rule(name) is not None for name in names] == [True, False]
+
+
+@pytest.mark.parametrize("target", NARROW)
+def test_a_real_sub_model_brings_its_rules(target: Dtype, tmp_path: Path) -> None:
+    """A T5 in a model of an unknown kind keeps in fp16 what a T5 of its own keeps."""
+    config = {"model_type": "new", "text_encoder": {"model_type": "t5"}, "torch_dtype": "float32"}
+    names = {f"text_encoder.{T5_WO}": (4, 4), f"text_encoder.{T5_WO.replace('wo', 'wi')}": (4, 4)}
+    tensors = checkpoints.random_tensors(**names)
+    checkpoints.save_shard(tmp_path / "ckpt" / "model.safetensors", tensors)
+    checkpoints.write_json(tmp_path / "ckpt" / "config.json", config)
+    kept = [tensor.name for _, tensor in recast.plan(tmp_path / "ckpt", target).kept]
+    assert kept == ([f"text_encoder.{T5_WO}"] if target is Dtype.F16 else [])
 
 
 def test_the_data_can_be_used(data: Mapping[str, Any]) -> None:

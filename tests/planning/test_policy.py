@@ -8,6 +8,7 @@ import pytest
 import recast
 from recast.dtypes import TARGETS, Dtype
 from recast.formats.header import TensorInfo
+from recast.planning import keep_rules
 from recast.planning.policy import Kind, Policy, Reason
 
 FLOATING = (Dtype.F64, Dtype.F32, Dtype.F16, Dtype.BF16)
@@ -18,7 +19,8 @@ def decision(
     policy: Policy, stored: Dtype, name: str = "lm_head.weight", model_type: str | None = None
 ) -> tuple[Dtype, Reason]:
     """Return what a policy decides for one tensor of 8 elements."""
-    return policy.decider(model_type)(name, TensorInfo(stored, (8,), (0, stored.bits)))
+    rule = keep_rules.rule(model_type, policy.target)
+    return policy.decider(rule)(name, TensorInfo(stored, (8,), (0, stored.bits)))
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from recast import dtypes
 from recast.errors import DtypeError, RefusedError, TargetError
 from recast.execution.anew import Written, workplace_beside, write_anew
+from recast.execution.crew import Crew, Threads
 from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort, Progress
@@ -124,33 +125,38 @@ def convert(
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
     if in_place:
         _refuse_remote(source.checkpoint)
-    begun = time.monotonic()
     effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
-    target = Path(out) if out else source.default_target
-    if not source.changes:
+    return carry_out(source, Path(out) if out else None, Threads(effort), in_place=in_place)
+
+
+def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Conversion:
+    """Let *crew* do what *plan* says, in *out*, beside the source, or in its place."""
+    begun = time.monotonic()
+    target = out or plan.default_target
+    if not plan.changes:
         if in_place:
-            tidy(workplace_in(source), source.checkpoint.local_path)
-        return Conversion(source, None, (), 0.0)
-    if not in_place and is_finished(source, target):
+            tidy(workplace_in(plan), plan.checkpoint.local_path)
+        return Conversion(plan, None, (), 0.0)
+    if not in_place and is_finished(plan, target):
         tidy(workplace_beside(target), target)
-        return Conversion(source, target, (), 0.0, found=True)
+        return Conversion(plan, target, (), 0.0, found=True)
     if in_place:
-        target = source.checkpoint.local_path
-    written = _write(source, target, effort, in_place=in_place)
+        target = plan.checkpoint.local_path
+    written = _write(plan, target, crew, in_place=in_place)
     seconds = time.monotonic() - begun
-    return Conversion(source, target, written.shards, seconds, written.resumed, written.discarded)
+    return Conversion(plan, target, written.shards, seconds, written.resumed, written.discarded)
 
 
-def _write(plan: Plan, target: Path, effort: Effort, *, in_place: bool) -> Written:
-    """Carry out *plan*, whose source is here or on the Hub."""
+def _write(plan: Plan, target: Path, crew: Crew, *, in_place: bool) -> Written:
+    """Let *crew* carry out *plan*, whose source is here or on the Hub."""
     if in_place:
-        return write_in_place(plan, effort)
+        return write_in_place(plan, crew)
     check_target(plan, target)
     if isinstance(plan.checkpoint.path, HubPath):
         from recast.remote.stream import to_folder  # noqa: PLC0415 - few need the Hub
 
-        return to_folder(plan, target, effort)
-    return write_anew(plan, target, effort)
+        return to_folder(plan, target, crew.effort)
+    return write_anew(plan, target, crew)
 
 
 def _refuse_remote(checkpoint: Checkpoint) -> None:

@@ -73,12 +73,24 @@ class Config:
         return model_type if isinstance(model_type, str) else None
 
     @property
+    def parts(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """The sub-configs that name an architecture: the keys that lead to each, and its name."""
+        return tuple(
+            (path, config["model_type"])
+            for path, config in _configs(self.document)
+            if path and isinstance(config.get("model_type"), str)
+        )
+
+    @property
     def quantization(self) -> str | None:
         """The method by which the model is quantized; None if it is not."""
         for _, config in _configs(self.document):
             for key in _QUANTIZATION_KEYS:
                 if isinstance(found := config.get(key), dict) and found:
                     return str(found.get("quant_method", key))
+        by_mlx = self.document.get("quantization")
+        if isinstance(by_mlx, dict) and by_mlx.keys() & {"bits", "group_size"}:
+            return f"{by_mlx.get('bits', 'few')} bits"
         return None
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from recast.dtypes import Dtype
 from recast.errors import CheckpointError, RefusedError
@@ -14,6 +14,7 @@ from recast.formats.checkpoint import Checkpoint, File, Shard
 from recast.formats.findings import Finding, Severity, findings
 from recast.formats.header import TensorInfo
 from recast.formats.hub_path import HubPath
+from recast.planning import keep_rules
 from recast.planning.policy import Decide, Policy, Reason
 
 
@@ -210,9 +211,9 @@ def make_plan(checkpoint: Checkpoint, policy: Policy) -> Plan:
     """
     refuse_blocked(each for each in findings(checkpoint) if each.name not in policy.allow)
     _refuse_idle_patterns(checkpoint, policy)
+    rules = _rules(checkpoint, policy.target)
     shards = tuple(
-        _plan_shard(shard, policy.decider(_model_type(checkpoint, shard)))
-        for shard in checkpoint.shards
+        _plan_shard(shard, policy.decider(rules[_home(shard)])) for shard in checkpoint.shards
     )
     documents = tuple(_plan_documents(checkpoint, policy.target, shards))
     planned = {shard.name for shard in shards} | {each.name for each in documents}
@@ -228,10 +229,27 @@ def refuse_blocked(found: Iterable[Finding]) -> None:
             raise kind(finding.subject, finding.problem, finding.remedy)
 
 
-def _model_type(checkpoint: Checkpoint, shard: Shard) -> str | None:
-    """Return the architecture that the config beside *shard* names."""
-    config = checkpoint.config_of(shard.name)
-    return None if config is None else config.model_type
+def _home(shard: Shard) -> PurePosixPath:
+    """Return the folder of a shard, relative to the checkpoint: there lies what goes with it."""
+    return PurePosixPath(shard.name).parent
+
+
+def _rules(checkpoint: Checkpoint, target: Dtype) -> dict[PurePosixPath, keep_rules.Rule]:
+    """Return, by folder, what must stay fp32 there, going by its config and all its tensors."""
+    homes: dict[PurePosixPath, list[Shard]] = {}
+    for shard in checkpoint.shards:
+        homes.setdefault(_home(shard), []).append(shard)
+    return {home: _rule(checkpoint, shards, target) for home, shards in homes.items()}
+
+
+def _rule(checkpoint: Checkpoint, shards: list[Shard], target: Dtype) -> keep_rules.Rule:
+    """Return what must stay fp32 in *shards*, which lie in one folder."""
+    config = checkpoint.config_of(shards[0].name)
+    model_type, parts = (None, ()) if config is None else (config.model_type, config.parts)
+    beside = [shard.header.tensors for shard in shards]
+    return keep_rules.rule(
+        model_type, target, parts, lambda name: any(name in tensors for tensors in beside)
+    )
 
 
 def _plan_shard(shard: Shard, decide: Decide) -> ShardPlan:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from recast.dtypes import Dtype
 from recast.formats.header import TensorInfo
-from recast.planning import keep_rules
+from recast.planning.keep_rules import Rule, keeps_nothing
 
 OVERFLOW = "overflow"  # the name by which finite values that become infinite are allowed
 
@@ -74,10 +74,9 @@ class Policy:
         """A short text that differs for policies that may decide differently."""
         return f"{self.target} {self.keep} {self.keep_rules}"
 
-    def decider(self, model_type: str | None) -> Decide:
-        """Return the function that decides for each tensor of a *model_type* model."""
-        no_rule = keep_rules.rule(None, self.target)
-        rule = keep_rules.rule(model_type, self.target) if self.keep_rules else no_rule
+    def decider(self, needs_fp32: Rule) -> Decide:
+        """Return the function that decides for each tensor of a model with this rule."""
+        rule = needs_fp32 if self.keep_rules else keeps_nothing
 
         def decide(name: str, tensor: TensorInfo) -> tuple[Dtype, Reason]:
             if not tensor.dtype.is_floating:

@@ -18,6 +18,7 @@ from recast.planning.policy import Policy
 from recast.planning.publication import Publication
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
+from recast.reports.loaders import loadings
 from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
@@ -34,6 +35,15 @@ def inspection(checkpoint: Checkpoint) -> Document:
         "weights": [_weights(each) for each in checkpoint.weights],
         "claims": list(_claims(checkpoint)),
         "savings": savings(checkpoint),
+        "loads": [
+            {
+                "loader": each.loader,
+                "option": each.option,
+                "as_is": each.before.value if each.before else None,
+                "converted": each.after.value if each.after else None,
+            }
+            for each in loadings(checkpoint)
+        ],
         "findings": [_finding(each) for each in findings(checkpoint)],
         "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
         "left_out": _left_out(checkpoint.left_out),
@@ -48,6 +58,8 @@ def _finding(finding: Finding) -> Document:
         "subject": finding.subject,
         "problem": finding.problem,
         "remedy": finding.remedy,
+        "tensors": list(finding.tensors),
+        "command": finding.command or None,
     }
 
 
@@ -64,7 +76,9 @@ def savings(checkpoint: Checkpoint) -> Document | None:
     return {"dtype": Dtype.BF16.value, "bytes_before": before, "bytes_after": after}
 
 
-def plan_document(plan: Plan, target: Path | HubPath) -> Document:
+def plan_document(
+    plan: Plan, target: Path | HubPath, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return every file that would be written, and every tensor that would be kept."""
     return {
         "kind": "plan",
@@ -94,6 +108,7 @@ def plan_document(plan: Plan, target: Path | HubPath) -> Document:
             for shard, tensor in plan.kept
         ],
         "left_out": _left_out(plan.checkpoint.left_out),
+        "push": None if push is None else publication(push, url),
     }
 
 
@@ -119,11 +134,13 @@ def publication(made: Publication, url: str | None = None) -> Document:
     }
 
 
-def conversion(done: Conversion) -> Document:
+def conversion(
+    done: Conversion, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
     total = done.total
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
-    return plan_document(done.plan, done.target or done.plan.default_target) | {
+    return plan_document(done.plan, done.target or done.plan.default_target, push, url) | {
         "kind": "conversion",
         "found": done.found,
         "resumed_shards": done.resumed,
@@ -179,10 +196,16 @@ def verification(verdict: Verification) -> Document:
         "against": str(verdict.against),
         "holds": verdict.holds,
         "shards": [
-            {"name": shard.name, "tensors": shard.tensors, "differing_tensors": shard.differing}
+            {
+                "name": shard.name,
+                "holds": shard.holds,
+                "tensors": shard.tensors,
+                "differing_tensors": shard.differing,
+            }
             for shard in verdict.shards
         ],
         "other_files": verdict.files,
+        "remedy": verdict.remedy or None,
         "differences": [
             {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
             for each in verdict.differences

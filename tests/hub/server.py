@@ -272,7 +272,7 @@ class _Exchange(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self._read()
-        self.repository_name, self.sent_bytes, self.damaged = "", 0, False
+        self.repository_name, self.sent_bytes, self.damaged, self.lost = "", 0, False, False
         route = next(
             (
                 (match, answer)

@@ -76,7 +76,9 @@ def savings(checkpoint: Checkpoint) -> Document | None:
     return {"dtype": Dtype.BF16.value, "bytes_before": before, "bytes_after": after}
 
 
-def plan_document(plan: Plan, target: Path | HubPath) -> Document:
+def plan_document(
+    plan: Plan, target: Path | HubPath, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return every file that would be written, and every tensor that would be kept."""
     return {
         "kind": "plan",
@@ -106,6 +108,7 @@ def plan_document(plan: Plan, target: Path | HubPath) -> Document:
             for shard, tensor in plan.kept
         ],
         "left_out": _left_out(plan.checkpoint.left_out),
+        "push": None if push is None else publication(push, url),
     }
 
 
@@ -131,11 +134,13 @@ def publication(made: Publication, url: str | None = None) -> Document:
     }
 
 
-def conversion(done: Conversion) -> Document:
+def conversion(
+    done: Conversion, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
     total = done.total
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
-    return plan_document(done.plan, done.target or done.plan.default_target) | {
+    return plan_document(done.plan, done.target or done.plan.default_target, push, url) | {
         "kind": "conversion",
         "found": done.found,
         "resumed_shards": done.resumed,

@@ -171,9 +171,10 @@ def _percent(share: float) -> str:
     return "<0.1%" if 0 < share < _LEAST_SHARE else f"{share:.1%}"
 
 
-def plan(made: Plan, target: Path) -> str:
-    """Return every file that would be written, and every tensor that would be kept."""
-    return _text(_plan(made, target))
+def plan(made: Plan, target: Path, push: Publication | None = None) -> str:
+    """Return every file that would be written, and published, and every tensor kept."""
+    said = _text(_plan(made, target))
+    return said if push is None else f"{said}\n\n{publication(push)}"
 
 
 def _plan(made: Plan, target: Path) -> Iterator[str]:
@@ -247,9 +248,10 @@ def _nothing_to_do(made: Plan) -> str:
     return f"{made.checkpoint.path}: nothing to do, converting to {name} would change no byte"
 
 
-def conversion(done: Conversion) -> str:
-    """Return what was written, and what rounding did."""
-    return _text(_conversion(done))
+def conversion(done: Conversion, url: str | None = None) -> str:
+    """Return what was written, and where it was published, and what rounding did."""
+    said = _text(_conversion(done))
+    return said if url is None else f"{said}\n{_text(_labelled('pushed', [url]))}"
 
 
 def _conversion(done: Conversion) -> Iterator[str]:

@@ -36,10 +36,10 @@ recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
-recast ./runs -r                       a table of all checkpoints in a folder
-recast ./runs -r --to bf16 --in-place  repair them all
 recast ./ckpt --to bf16 --push         convert, and publish on the Hub
 recast hf://org/name                   inspect what is on the Hub
+recast ./runs -r                       a table of all checkpoints in a folder
+recast ./runs -r --to bf16 --in-place  repair them all
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -72,10 +72,10 @@ class Arguments:
     scheduler_file: Path | None
     delete_trainer_state: bool
     jsonl: bool
-    push: str | None = None
-    public: bool = False
-    pr: bool = False
-    revision: str | None = None
+    push: str | None
+    public: bool
+    pr: bool
+    revision: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,16 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option(
+    "--push",
+    is_flag=False,
+    flag_value="",
+    metavar="[ORG/NAME]",
+    help="Publish the result on the Hub, in one commit.",
+)
+@click.option("--public", is_flag=True, help="A repository that --push makes is public.")
+@click.option("--pr", is_flag=True, help="--push opens a pull request, or updates its own.")
+@click.option("--revision", metavar="BRANCH", help="--push commits to BRANCH.")
 @click.option("-r", "--recursive", is_flag=True, help="PATH holds runs: take every checkpoint.")
 @click.option(
     "--include", multiple=True, metavar="GLOB", help="With -r: only these, below PATH (repeatable)."
@@ -143,16 +153,6 @@ class _Interrupted(BaseException):
     "--delete-trainer-state", is_flag=True, help="Delete optimizers and the like; -n shows which."
 )
 @click.option("--jsonl", is_flag=True, help="With -r: print JSON lines while running.")
-@click.option(
-    "--push",
-    is_flag=False,
-    flag_value="",
-    metavar="[ORG/NAME]",
-    help="Publish the result on the Hub, in one commit.",
-)
-@click.option("--public", is_flag=True, help="A repository that --push makes is public.")
-@click.option("--pr", is_flag=True, help="--push opens a pull request, or updates its own.")
-@click.option("--revision", metavar="BRANCH", help="--push commits to BRANCH.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--report", type=_PATH, metavar="FILE", help="Also write a page to look at: HTML.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -219,8 +219,10 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             raise click.BadParameter(str(error), param_hint="--to") from None
     elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
-    _check_allowed(arguments.allow)
-    _check_push(paths, arguments)
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in arguments.allow if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
     for wrong, problem in _contradictions(paths, arguments):
         if wrong:
             raise click.UsageError(problem)
@@ -246,22 +248,14 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         len(paths) > 1 and (arguments.out or arguments.against or arguments.report),
         "-o, --against and --report go with one PATH",
     )
-
-
-def _check_allowed(names: tuple[str, ...]) -> None:
-    """Raise UsageError for a name that could not have stopped a conversion."""
-    known = (OVERFLOW, *BLOCKING)
-    if unknown := [name for name in names if name not in known]:
-        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
-        raise click.BadParameter(problem, param_hint="--allow")
-
-
-def _check_push(paths: tuple[str, ...], arguments: Arguments) -> None:
-    """Raise UsageError for flags about pushing that do not go together, or mean nothing."""
-    if arguments.push is None and (arguments.public or arguments.pr or arguments.revision):
-        raise click.UsageError("--public, --pr and --revision go with --push")
-    if len(paths) > 1 and arguments.push:
-        raise click.UsageError("--push ORG/NAME goes with one PATH; --push alone with many")
+    yield (
+        arguments.push is None and (arguments.public or arguments.pr or arguments.revision),
+        "--public, --pr and --revision go with --push",
+    )
+    yield (
+        len(paths) > 1 and arguments.push,
+        "--push ORG/NAME goes with one PATH; --push alone with many",
+    )
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -387,17 +381,11 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     target = arguments.out or plan.default_target
     if arguments.in_place:
         target = plan.checkpoint.local_path
-    if arguments.push is None:
-        return Answer(
-            plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
-        )
-    publication = _publication(path, plan, arguments)
+    push = None if arguments.push is None else _publication(path, plan, arguments)
     return Answer(
         plan,
-        lambda: f"{text.plan(plan, target)}\n\n{text.publication(publication)}",
-        lambda: (
-            documents.plan_document(plan, target) | {"push": documents.publication(publication)}
-        ),
+        partial(text.plan, plan, target, push),
+        partial(documents.plan_document, plan, target, push),
     )
 
 
@@ -406,11 +394,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
     plan = _planned(path, arguments)
     if arguments.push is not None:
         return _push(path, plan, arguments)
-    return _answer(_converted(path, plan, arguments))
-
-
-def _answer(done: recast.Conversion) -> Answer:
-    """Say what was done."""
+    done = _converted(path, plan, arguments)
     return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
 
 
@@ -457,20 +441,12 @@ def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
             parent=shown.destination.parent,
             workers=arguments.workers,
         )
-    done = pushed.conversion
-
-    def said() -> str:
-        made = f"{path}: published as it is" if done is None else text.conversion(done)
-        return f"{made}\n  pushed    {text.printable(pushed)}"
-
-    def document() -> documents.Document:
-        if done is None:
-            made = documents.plan_document(plan, plan.default_target)
-        else:
-            made = documents.conversion(done)
-        return made | {"push": documents.publication(pushed.publication, pushed)}
-
-    return Answer(done or plan.checkpoint, said, document)
+    done = pushed.conversion or recast.Conversion(plan, None, (), 0.0)
+    return Answer(
+        done,
+        partial(text.conversion, done, pushed),
+        partial(documents.conversion, done, pushed.publication, pushed),
+    )
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:

@@ -148,7 +148,7 @@ def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Co
 
 
 def _write(plan: Plan, target: Path, crew: Crew, *, in_place: bool) -> Written:
-    """Carry out *plan*, whose source is here or on the Hub."""
+    """Let *crew* carry out *plan*, whose source is here or on the Hub."""
     if in_place:
         return write_in_place(plan, crew)
     check_target(plan, target)

@@ -185,8 +185,8 @@ class Outcome:
 def repaired(done: Conversion) -> Outcome:
     """Return what became of a checkpoint that was converted."""
     path, before, after = done.plan.checkpoint.local_path, done.plan.size_before, done.plan.size
-    target = done.target if isinstance(done.target, Path) else None
-    if done.target is None or done.found:
+    target = None if done.target is None else Path(str(done.target))  # fleets lie on disks
+    if target is None or done.found:
         return Outcome(path, Fate.RIGHT, target, before, before, done.seconds)
     evidence = done.total if done.shards else None
     return Outcome(path, Fate.REPAIRED, target, before, after, done.seconds, evidence)

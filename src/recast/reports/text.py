@@ -117,7 +117,7 @@ def _loads(loads: Sequence[Loading]) -> Iterator[str]:
         # The first one's name serves for the versions that follow.
         short = [told[0], *(each.removeprefix("transformers ") for each in told[1:])]
         rows.append([", ".join(short), *dtypes[: 1 + whole]])
-    yield from _table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
+    yield from table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
 
 
 def _findings(found: Iterable[Finding]) -> Iterator[str]:

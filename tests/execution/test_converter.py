@@ -25,6 +25,7 @@ from recast import (
     Conversion,
     Dtype,
     DtypeError,
+    LossError,
     RecastError,
     RefusedError,
     ShardError,
@@ -489,12 +490,12 @@ def overflowing(source: Path) -> tuple[type[RecastError], dict[str, object]]:
     """Store a value in the second shard that fp16 has not."""
     path = source / "model-00002-of-00002.safetensors"
     save_shard(path, load_file(path) | {"lm_head.scale": torch.tensor(1e5)})
-    return RefusedError, {"dtype": "fp16"}
+    return LossError, {"dtype": "fp16"}
 
 
 def lossy(_: Path) -> tuple[type[RecastError], dict[str, object]]:
     """Allow no value to change."""
-    return RefusedError, {"lossless": True}
+    return LossError, {"lossless": True}
 
 
 def taken_file(source: Path) -> tuple[type[RecastError], dict[str, object]]:

@@ -165,7 +165,7 @@ def _scaled(checkpoint: Checkpoint) -> frozenset[str]:
         if name.endswith(_SCALES) and tensor.dtype.is_floating
         for end in _SCALES
         if name.endswith(end)
-    ) - {""}  # a tensor that is just called "scale" is beside all and nothing
+    )
 
 
 def _is_scaled(name: str, scaled: frozenset[str]) -> bool:

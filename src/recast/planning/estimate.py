@@ -1,6 +1,7 @@
-"""What a fleet takes in time, and in requests to its disk: a small model, fitted to measurements.
+"""What a fleet takes in time, and in requests to its disk: a small model.
 
-docs/scale.md explains it, and `make bench ARGS=--fleet` measures what is fitted.
+docs/scale.md explains it. Its rates are round numbers, not yet fitted to what
+`make bench ARGS=--fleet` measures.
 """
 
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Estimate:
     requests: int
 
 
-# Opened, looked at, locked, made durable, renamed: counted with strace, see docs/scale.md.
+# Opened, looked at, locked, made durable, renamed: roughly, and not counted.
 _REQUESTS_OF_A_LOOK = 20
 _REQUESTS_OF_A_CHECKPOINT = 60
 _REQUESTS_OF_A_SHARD = 40

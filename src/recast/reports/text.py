@@ -101,7 +101,7 @@ def _loads(loads: Sequence[Loading]) -> Iterator[str]:
     """Yield a table of who would load which dtype; those who do the same share a line."""
     if not loads:
         return
-    alike: dict[tuple[str, str], dict[str, list[str]]] = {}
+    alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for each in loads:
         before, after = (
             dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)

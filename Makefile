@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults hub-faults fuzz fleet bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet loaders bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -27,6 +27,15 @@ fuzz: $(INSTALLED)
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)
 	$(BIN)/python -m pytest tests/fleet --many-kills
+
+# What transformers 4.57 and 4.44 load, asked of them: a minute, and two downloads.
+loaders: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/transformers-4.57 \
+		transformers==4.57.6 huggingface_hub==0.36.0 tokenizers==0.22.1
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/transformers-4.44 \
+		transformers==4.44.2 huggingface_hub==0.24.7 tokenizers==0.19.1
+	RECAST_TRANSFORMERS_4_57=$(VENV)/transformers-4.57 \
+	RECAST_TRANSFORMERS_4_44=$(VENV)/transformers-4.44 $(BIN)/python -m pytest tests/loaders
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -259,7 +259,8 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
             if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
         ]
         if empty:
-            folder = shlex.quote(str(checkpoint.path))
+            folder = checkpoint.path.parent if checkpoint.is_file else checkpoint.path
+            script = [str(folder / "zero_to_fp32.py"), str(folder), f"{folder}-whole"]
             yield Finding(
                 "empty-tensors",
                 Severity.ERROR,
@@ -267,7 +268,7 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
                 f"holds {_listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
                 "gather them from the global_step folder beside it",
                 tuple(empty),
-                f"python {folder}/zero_to_fp32.py {folder} {folder}",
+                shlex.join(["python", *script, "--safe_serialization"]),
             )
 
 

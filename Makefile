@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults fuzz keep-rules bench lint clean
+.PHONY: demo test faults fuzz keep-rules fleet bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,10 @@ fuzz: $(INSTALLED)
 keep-rules: $(INSTALLED)
 	$(BIN)/python -m tools.observe_keep_rules --check
 	$(BIN)/python -m pytest tests/peers/test_every_model_type.py --every-model-type
+
+# Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
+fleet: $(INSTALLED)
+	$(BIN)/python -m pytest tests/fleet --many-kills
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -2,6 +2,7 @@
 
 python -m benchmarks             recast beside cp, the I/O floor and other ways
 python -m benchmarks --growth    recast, with more and more bytes, tensors and shards
+python -m benchmarks --fleet     many checkpoints, with one worker and with two
 """
 
 import argparse
@@ -9,10 +10,12 @@ import json
 import resource
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import aims, report
+from benchmarks import aims, fleet, report
 from benchmarks.growth import CASES, QUICK_CASES, measure_growth
 from benchmarks.machine import describe
 from benchmarks.measure import ROOT, BenchmarkError, run
@@ -33,8 +36,8 @@ def main() -> None:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _leave)
     try:
-        name = "growth" if arguments.growth else "conversion"
-        text, document = (_growth if arguments.growth else _conversions)(arguments)
+        name, tables = _what(arguments)
+        text, document = tables(arguments)
     except BenchmarkError as error:
         sys.exit(f"benchmarks: {error}")
     except KeyboardInterrupt:
@@ -51,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     """Return the command line, parsed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--growth", action="store_true", help="measure what grows instead")
+    parser.add_argument("--fleet", action="store_true", help="measure many checkpoints instead")
     parser.add_argument("--size", type=float, default=2.0, help="of the checkpoint, in GB")
     parser.add_argument("--shards", type=int, default=6, help="of the checkpoint")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
@@ -71,6 +75,23 @@ def _arguments() -> argparse.Namespace:
         parser.set_defaults(**_QUICK)
         arguments = parser.parse_args()
     return arguments
+
+
+Tables = Callable[[argparse.Namespace], tuple[str, dict[str, object]]]
+
+
+def _what(arguments: argparse.Namespace) -> tuple[str, Tables]:
+    """Return what to measure: its name, and the function that does it."""
+    if arguments.fleet:
+        return "fleet", _fleet
+    return ("growth", _growth) if arguments.growth else ("conversion", _conversions)
+
+
+def _fleet(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
+    """Return the table, as text and as a document, of many checkpoints."""
+    cases = fleet.QUICK_CASES if arguments.quick else fleet.CASES
+    rows = list(fleet.measure_fleets(cases, arguments.folder, arguments.rounds))
+    return fleet.table(rows), {"rows": [asdict(row) for row in rows]}
 
 
 def _conversions(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:

@@ -15,20 +15,26 @@ if TYPE_CHECKING:
     from recast.errors import (
         CheckpointError,
         DtypeError,
+        LossError,
         RecastError,
         RefusedError,
         ShardError,
         StorageError,
         TargetError,
+        WorkerError,
     )
     from recast.execution.converter import convert, plan
+    from recast.execution.discovery import discover
+    from recast.execution.fleet import Watcher, convert_all
     from recast.execution.reader import inspect
+    from recast.execution.reporter import report
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
     from recast.reports.conversion import Conversion
+    from recast.reports.fleet import Fate, Outcome
     from recast.reports.scan import Scan
     from recast.reports.verification import Verification
 
@@ -38,7 +44,10 @@ _HOMES = {
     "Conversion": "recast.reports.conversion",
     "Dtype": "recast.dtypes",
     "DtypeError": "recast.errors",
+    "Fate": "recast.reports.fleet",
     "Finding": "recast.formats.findings",
+    "LossError": "recast.errors",
+    "Outcome": "recast.reports.fleet",
     "Plan": "recast.planning.planner",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
@@ -48,10 +57,15 @@ _HOMES = {
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",
     "Verification": "recast.reports.verification",
+    "Watcher": "recast.execution.fleet",
+    "WorkerError": "recast.errors",
     "convert": "recast.execution.converter",
+    "convert_all": "recast.execution.fleet",
+    "discover": "recast.execution.discovery",
     "findings": "recast.formats.findings",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "report": "recast.execution.reporter",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
 }
@@ -62,7 +76,10 @@ __all__ = [
     "Conversion",
     "Dtype",
     "DtypeError",
+    "Fate",
     "Finding",
+    "LossError",
+    "Outcome",
     "Plan",
     "RecastError",
     "RefusedError",
@@ -72,11 +89,16 @@ __all__ = [
     "StorageError",
     "TargetError",
     "Verification",
+    "Watcher",
+    "WorkerError",
     "__version__",
     "convert",
+    "convert_all",
+    "discover",
     "findings",
     "inspect",
     "plan",
+    "report",
     "scan",
     "verify",
 ]

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 import recast
 from recast import dtypes
+from recast.formats.findings import BLOCKING
+from recast.planning.policy import OVERFLOW
 from recast.reports import documents, text
 
 Progress = Callable[[int], None]
@@ -33,6 +36,8 @@ recast ./ckpt --scan                   look at every value: what do they need?
 recast ./ckpt --to bf16 -n             show what converting would do
 recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt-bf16 --against ./ckpt    verify
+recast ./runs -r                       a table of all checkpoints in a folder
+recast ./runs -r --to bf16 --in-place  repair them all
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
@@ -49,6 +54,7 @@ class Arguments:
     dry_run: bool
     against: Path | None
     scan: bool
+    report: Path | None
     keep: tuple[str, ...]
     keep_rules: bool
     lossless: bool
@@ -56,14 +62,30 @@ class Arguments:
     workers: int | None
     as_json: bool
     quiet: bool
+    recursive: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    check: bool
+    scheduler: str | None
+    scheduler_file: Path | None
+    delete_trainer_state: bool
+    jsonl: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a mode has to say of one path: the same as text and as JSON, and whether all is well."""
+    """What a mode has to say of one path, as text or as JSON, and whether all is well.
 
-    text: str
-    document: documents.Document
+    Attributes:
+        result: what it was made of, where there is a page to show it.
+        text: returns it as text.
+        document: returns it as JSON.
+        well: whether all is well.
+    """
+
+    result: Any
+    text: Callable[[], str]
+    document: Callable[[], documents.Document]
     well: bool = True
 
 
@@ -99,7 +121,24 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option("-r", "--recursive", is_flag=True, help="PATH holds runs: take every checkpoint.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="With -r: only these, below PATH (repeatable)."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="With -r: none of these (repeatable)."
+)
+@click.option("--check", is_flag=True, help="Exit 1 if a checkpoint is larger than it has to be.")
+@click.option("--scheduler", metavar="URL", help="With -r: convert on this Dask cluster.")
+@click.option(
+    "--scheduler-file", type=_PATH, metavar="FILE", help="The same, as named in this file."
+)
+@click.option(
+    "--delete-trainer-state", is_flag=True, help="Delete optimizers and the like; -n shows which."
+)
+@click.option("--jsonl", is_flag=True, help="With -r: print JSON lines while running.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--report", type=_PATH, metavar="FILE", help="Also write a page to look at: HTML.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(recast.__version__, prog_name="recast")
 def command(paths: tuple[str, ...], **options: object) -> None:
@@ -107,20 +146,28 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
-    failed = False
+    failed = said = False
     results: list[documents.Document] = []
     for path in paths:
         try:
             answer = mode(path, arguments)
+            if arguments.report is not None:
+                recast.report(answer.result, arguments.report)
         except recast.RecastError as error:
-            failed = True
+            failed = said = True
             click.echo(f"recast: {text.printable(str(error))}", err=True)
             results.append(documents.error(path, error))
+            if arguments.jsonl:
+                click.echo(json.dumps(results[-1]))
             continue
         failed |= not answer.well
-        if not (arguments.as_json or arguments.quiet):
-            click.echo(f"\n{answer.text}" if results else answer.text)
-        results.append(answer.document)
+        if arguments.jsonl:
+            click.echo(json.dumps(answer.document(), allow_nan=False))
+        elif not (arguments.as_json or arguments.quiet):
+            click.echo(f"\n{answer.text()}" if said else answer.text())
+        said = True
+        if arguments.as_json:
+            results.append(answer.document())
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
@@ -130,6 +177,8 @@ def command(paths: tuple[str, ...], **options: object) -> None:
 def _mode(paths: tuple[str, ...], arguments: Arguments) -> Callable[[str, Arguments], Answer]:
     """Return what to do with each path. Raises UsageError for flags that do not go together."""
     _check_usage(paths, arguments)
+    if _is_about_fleets(arguments):
+        return _fleet
     if arguments.against is not None:
         return _verify
     if arguments.scan:
@@ -149,16 +198,37 @@ def _check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
             dtypes.target(arguments.to)
         except recast.DtypeError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
-    elif given := _given(arguments):
+    elif (given := _given(arguments)) and not _needs_no_dtype(given, arguments):
         raise click.UsageError(f"{given} goes with --to")
-    if arguments.in_place and arguments.out:
-        raise click.UsageError("--in-place replaces PATH, -o writes elsewhere: give one of them")
-    if arguments.against is not None and arguments.to is not None:
-        raise click.UsageError("--against verifies what --to has made: give one of them")
-    if arguments.scan and (arguments.to is not None or arguments.against is not None):
-        raise click.UsageError("--scan looks at the values of PATH: give it alone")
-    if len(paths) > 1 and (arguments.out or arguments.against):
-        raise click.UsageError("-o and --against go with one PATH")
+    known = (OVERFLOW, *BLOCKING)
+    if unknown := [name for name in arguments.allow if name not in known]:
+        problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
+        raise click.BadParameter(problem, param_hint="--allow")
+    for wrong, problem in _contradictions(paths, arguments):
+        if wrong:
+            raise click.UsageError(problem)
+
+
+def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tuple[object, str]]:
+    """Yield flags that do not go together: whether they are given, and what to do instead."""
+    to, against = arguments.to is not None, arguments.against is not None
+    yield (
+        arguments.in_place and arguments.out,
+        "--in-place replaces PATH, -o writes elsewhere: give one of them",
+    )
+    yield against and to, "--against verifies what --to has made: give one of them"
+    yield (
+        arguments.scan and (to or against or _is_about_fleets(arguments)),
+        "--scan looks at the values of one checkpoint: give it alone",
+    )
+    yield (
+        arguments.report and (arguments.dry_run or _is_about_fleets(arguments)),
+        "--report shows what was done to one checkpoint: leave out -n and -r",
+    )
+    yield (
+        len(paths) > 1 and (arguments.out or arguments.against or arguments.report),
+        "-o, --against and --report go with one PATH",
+    )
 
 
 def _given(arguments: Arguments) -> str | None:
@@ -175,11 +245,86 @@ def _given(arguments: Arguments) -> str | None:
     return next((option for option, value in needed.items() if value), None)
 
 
+def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
+    """Whether *option* means something without --to after all."""
+    return option == "-n" and arguments.delete_trainer_state
+
+
+def _is_about_fleets(arguments: Arguments) -> bool:
+    """Whether a mode for fleets is asked for. Raises UsageError for flags that need it, or not."""
+    fleet = arguments.recursive or arguments.check or arguments.delete_trainer_state
+    if fleet and (arguments.against is not None or arguments.scan):
+        raise click.UsageError("--against and --scan look at one PATH: leave out -r and the like")
+    if arguments.delete_trainer_state and (arguments.to or arguments.check):
+        raise click.UsageError("--delete-trainer-state goes without --to and --check")
+    if arguments.check and (arguments.dry_run or arguments.in_place or arguments.out):
+        raise click.UsageError("--check writes nothing: leave out -n, -o and --in-place")
+    if arguments.jsonl and arguments.as_json:
+        raise click.UsageError("--json prints one document, --jsonl many: give one of them")
+    searching: dict[str, object] = {
+        "--include": arguments.include,
+        "--exclude": arguments.exclude,
+        "--scheduler": arguments.scheduler,
+        "--scheduler-file": arguments.scheduler_file,
+    }
+    if given := next((option for option, value in searching.items() if value), None):
+        if not arguments.recursive:
+            raise click.UsageError(f"{given} goes with -r")
+        if "scheduler" in given and (arguments.to is None or arguments.dry_run or arguments.check):
+            raise click.UsageError(f"{given} goes with --to, and without -n and --check")
+    if arguments.jsonl and not fleet:
+        raise click.UsageError("--jsonl goes with -r")
+    if arguments.scheduler and arguments.scheduler_file:
+        raise click.UsageError("--scheduler and --scheduler-file name the same: give one of them")
+    return fleet
+
+
+def _fleet(path: str, arguments: Arguments) -> Answer:
+    """Look at many checkpoints, or repair them."""
+    from recast import cli_fleet  # noqa: PLC0415 - it loads numpy, which a look at one need not
+
+    request = cli_fleet.Request(
+        root=Path(path),
+        recursive=arguments.recursive,
+        to=arguments.to,
+        out=arguments.out,
+        in_place=arguments.in_place,
+        dry_run=arguments.dry_run,
+        include=arguments.include,
+        exclude=arguments.exclude,
+        wishes={
+            "keep": arguments.keep,
+            "keep_rules": arguments.keep_rules,
+            "lossless": arguments.lossless,
+            "allow": arguments.allow,
+        },
+        workers=arguments.workers,
+        scheduler=arguments.scheduler,
+        scheduler_file=arguments.scheduler_file,
+        lines=arguments.jsonl,
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+    )
+    if arguments.delete_trainer_state:
+        mode = cli_fleet.delete
+    elif arguments.check:
+        mode = cli_fleet.check
+    else:
+        mode = cli_fleet.repair if arguments.to and not arguments.dry_run else cli_fleet.look
+    said, document, well = mode(request)
+    return Answer(None, lambda: said, lambda: document, well)
+
+
 def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
     checkpoint = _checkpoint(path)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
-    return Answer(text.inspection(checkpoint), documents.inspection(checkpoint), not broken)
+    return Answer(
+        checkpoint,
+        partial(text.inspection, checkpoint),
+        partial(documents.inspection, checkpoint),
+        not broken,
+    )
 
 
 def _checkpoint(path: str | Path) -> recast.Checkpoint:
@@ -206,7 +351,9 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     target = plan.checkpoint.path if arguments.in_place else arguments.out or plan.default_target
-    return Answer(text.plan(plan, target), documents.plan_document(plan, target))
+    return Answer(
+        plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
+    )
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
@@ -220,7 +367,7 @@ def _convert(path: str, arguments: Arguments) -> Answer:
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(text.conversion(done), documents.conversion(done))
+    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -231,7 +378,12 @@ def _verify(path: str, arguments: Arguments) -> Answer:
         verdict = recast.verify(
             checkpoint, against=source, workers=arguments.workers, progress=progress
         )
-    return Answer(text.verification(verdict), documents.verification(verdict), verdict.holds)
+    return Answer(
+        verdict,
+        partial(text.verification, verdict),
+        partial(documents.verification, verdict),
+        verdict.holds,
+    )
 
 
 def _scan(path: str, arguments: Arguments) -> Answer:
@@ -240,7 +392,7 @@ def _scan(path: str, arguments: Arguments) -> Answer:
     size = sum(weights.data_size for weights in checkpoint.weights)
     with _progress(path, size, arguments) as progress:
         found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
-    return Answer(text.scan(found), documents.scan(found))
+    return Answer(found, partial(text.scan, found), partial(documents.scan, found))
 
 
 @contextmanager

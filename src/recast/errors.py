@@ -46,3 +46,11 @@ class TargetError(RecastError):
 
 class StorageError(RecastError):
     """The operating system failed to read or write a file."""
+
+
+class LossError(RefusedError):
+    """A conversion that would lose values that its caller wants to keep."""
+
+
+class WorkerError(RecastError):
+    """A worker, or the cluster that it belongs to, that cannot do its part."""

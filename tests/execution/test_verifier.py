@@ -240,7 +240,7 @@ def test_truncation_instead_of_rounding(ckpt: Path, out: Path) -> None:
     (difference,) = recast.verify(out, against=ckpt).differences
     assert (difference.file, difference.tensor) == (FIRST, "model.embed_tokens.weight")
     assert f"{int(wrong.sum())} of 256 values" in difference.problem
-    assert difference.problem.endswith(f"element {int(wrong.int().argmax())}")
+    assert f"element {int(wrong.int().argmax())}:" in difference.problem
 
 
 def test_faults_far_inside_a_large_tensor(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_packed_tensors(tmp_path: Path) -> None:
 
 def test_every_difference_is_a_line(ckpt: Path, out: Path) -> None:
     """A difference names its file, and its tensor if there is one, in a line of text."""
-    resave(out / FIRST, lambda tensors: tensors["model.norm.weight"].zero_())
+    resave(out / FIRST, lambda tensors: tensors["model.norm.weight"].add_(1))
     remove("tokenizer.json")(out)
     tensor, file = map(str, recast.verify(out, against=ckpt).differences)
     assert tensor.startswith(f"{FIRST}: tensor 'model.norm.weight': 8 of 8 values are not")

@@ -50,16 +50,25 @@ def test_nothing_is_renamed_before_it_is_on_the_disk(scene: Scene, server: Serve
         writes = [
             number
             for number, point in enumerate(points)
-            if point.path == renamed.path and point.call in (*_WRITES, *_COPIES)
+            if point.path in _names(points, at) and point.call in (*_WRITES, *_COPIES)
         ]
         syncs = [
             number
             for number, point in enumerate(points)
-            if point.path == renamed.path and point.call == "fsync"
+            if point.path in _names(points, at) and point.call == "fsync"
         ]
         assert writes
         assert max(writes) < max(syncs) < at
         _check_synced(points, at, str(PurePosixPath(renamed.other).parent))
+
+
+def _names(points: Sequence[Point], renamed: int) -> set[str]:
+    """Return all names that the file had which is renamed at this point: a shard has two."""
+    names = {points[renamed].path}
+    for point in reversed(points[:renamed]):
+        if point.call.startswith("rename") and point.other in names:
+            names.add(point.path)
+    return names
 
 
 def _check_synced(points: Sequence[Point], renamed: int, folder: str) -> None:

@@ -1,6 +1,11 @@
 """Findings: each fires on the fault it is named after, and none on a sound checkpoint."""
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from safetensors.torch import load_file
 
 import recast
 from recast import Severity
+from recast.formats import findings
 from tests import checkpoints
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -110,6 +116,29 @@ def both(*faults: Callable[[Path], object]) -> Callable[[Path], None]:
     return plant
 
 
+def replace(name: str, tensor: torch.Tensor) -> Callable[[Path], None]:
+    """Return a fault: another tensor in the second shard, and the index put right."""
+
+    def plant(folder: Path) -> None:
+        tensors = load_file(folder / SECOND) | {name: tensor}
+        checkpoints.save_shard(folder / SECOND, tensors)
+        stored = [*tensors.values(), *load_file(folder / FIRST).values()]
+        total = sum(each.nbytes for each in stored)
+        edit(folder / INDEX, lambda document: document["metadata"].update(total_size=total))
+
+    return plant
+
+
+def widen(name: str) -> Callable[[Path], None]:
+    """Return a fault: one tensor in fp64."""
+    return replace(name, torch.tensor(0.1, dtype=torch.float64))
+
+
+def hollow(name: str) -> Callable[[Path], None]:
+    """Return a fault: one tensor as DeepSpeed's ZeRO-3 leaves it on each rank."""
+    return replace(name, torch.empty(0))
+
+
 def merge(folder: Path) -> None:
     """Make the checkpoint one of a single file, with an index nonetheless."""
     tensors = {**load_file(folder / FIRST), **load_file(folder / SECOND)}
@@ -120,9 +149,12 @@ def merge(folder: Path) -> None:
     edit(folder / INDEX, lambda document: document.update(weight_map=weight_map))
 
 
+IDLE = "trainer state"  # what a conversion cannot undo, as it leaves its source alone
 Expected = tuple[str, Severity, str]  # the finding's name and severity, and its subject
 QUANTIZED = ("quantized", ERROR, "config.json")
 PACKED = ("quantized", ERROR, "model.safetensors")
+OVERSIZED = ("oversized", WARNING, "config.json")
+TRAINER_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 CODED = ("quantized", ERROR, FIRST)
 MISMATCH = ("config-mismatch", WARNING, "config.json")
 TOTAL = ("wrong-total-size", WARNING, INDEX)
@@ -188,8 +220,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
         index(lambda document: document["weight_map"].update({"lm_head.scale": FIRST})),
         [("unindexed-tensors", ERROR, SECOND), ("missing-tensors", ERROR, INDEX)],
     ),
-    "narrow claim": (configure(torch_dtype="bfloat16"), [MISMATCH]),
-    "one wrong claim of two": (configure(dtype="float16"), [MISMATCH]),
+    "narrow claim": (configure(torch_dtype="bfloat16"), [OVERSIZED, MISMATCH]),
+    "one wrong claim of two": (configure(dtype="float16"), [OVERSIZED, MISMATCH]),
+    "mixed dtypes": (widen("lm_head.scale"), [("mixed-dtypes", NOTE, INDEX)]),
+    "ZeRO-3": (hollow("lm_head.weight"), [("empty-tensors", ERROR, SECOND)]),
+    "trainer state": (
+        lambda folder: [(folder / name).write_bytes(b"\0" * 9) for name in TRAINER_STATE],
+        [("trainer-state", NOTE, "optimizer.pt")],
+    ),
     "wrong claim of a part": (configure(text_config={"dtype": "bfloat16"}), [MISMATCH]),
     "empty claim": (configure(torch_dtype=None), [MISMATCH]),
     "no real claim": (configure(torch_dtype="auto"), [MISMATCH]),
@@ -253,11 +291,12 @@ def test_a_sound_checkpoint_has_no_findings(harmless: str, ckpt: Path) -> None:
 def test_nothing_is_found_in_what_was_saved_properly(
     tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors
 ) -> None:
-    """Any tensors, saved as transformers saves them, are no reason for a finding."""
+    """Any tensors, saved as transformers saves them, are no reason for a finding but one note."""
     folder = checkpoints.save_sharded(
         tmp_path_factory.mktemp("sound"), {"model-00001-of-00001.safetensors": tensors}, config={}
     )
-    assert found(folder) == []
+    floating = {each.dtype for each in tensors.values() if each.is_floating_point()}
+    assert [name for name, *_ in found(folder)] == ["mixed-dtypes"] * (len(floating) - 1)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -298,7 +337,8 @@ def test_errors_stop_a_conversion(fault: str, ckpt: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR]
+    "fault",
+    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_conversion_puts_the_rest_right(fault: str, dtype: str, ckpt: Path) -> None:
@@ -381,11 +421,75 @@ def test_long_lists_are_cut_short(tmp_path: Path) -> None:
 def test_the_words_are_those_of_the_files(ckpt: Path) -> None:
     """A finding says what stands in the file, as the file has it, and what is stored."""
     configure(torch_dtype=None, text_config={"dtype": "bfloat16"})(ckpt)
-    [mismatch] = recast.findings(recast.inspect(ckpt))
+    _, mismatch = recast.findings(recast.inspect(ckpt))
     assert "torch_dtype = null, text_config.dtype = bfloat16" in mismatch.problem
     assert "float32" in mismatch.problem
     index(lambda document: document["metadata"].update(total_size=12))(ckpt)
-    _, total = recast.findings(recast.inspect(ckpt))
+    _, _, total = recast.findings(recast.inspect(ckpt))
     tensors = [each for name in (FIRST, SECOND) for each in load_file(ckpt / name).values()]
     stored = sum(each.nbytes for each in tensors)
     assert f"says total_size = 12, but the tensors take {stored} bytes" in total.problem
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_severities_are_those_of_the_table(fault: str, ckpt: Path) -> None:
+    """A name has one severity, by which people know whether it stops them."""
+    FAULTS[fault][0](ckpt)
+    for each in recast.findings(recast.inspect(ckpt)):
+        assert findings.SEVERITIES[each.name] is each.severity
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE],
+)
+def test_the_command_resolves_it(fault: str, ckpt: Path) -> None:
+    """What a finding says to type is typed, as it stands: then the finding is gone."""
+    FAULTS[fault][0](ckpt)
+    for each in recast.findings(recast.inspect(ckpt)):
+        program, *arguments = shlex.split(each.command)
+        assert program == "recast"
+        out = ckpt.parent / "out"
+        dry = [argument for argument in arguments if argument != "-n"]
+        done = subprocess.run(
+            [sys.executable, "-m", "recast", *dry, "-o", str(out)],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert each.name not in [name for name, *_ in found(out)]
+        shutil.rmtree(out)
+
+
+def test_what_its_base_stores_narrower_is_oversized(ckpt: Path) -> None:
+    """Beside its base, a checkpoint that nothing gives away is known to be too wide."""
+    base = recast.inspect(recast.convert(ckpt, "bf16", keep=["lm_head.scale"]).target)
+    first, second = recast.findings(recast.inspect(ckpt), base=base)
+    assert (first.name, first.subject, second.subject) == ("oversized", FIRST, SECOND)
+    assert first.tensors == ("model.embed_tokens.weight", "model.norm.weight")
+    assert second.tensors == ("lm_head.weight",)
+    assert first.command == f"recast {ckpt} --to bf16"
+    assert recast.findings(base, base=base)[0].name == "mixed-dtypes"
+
+
+def test_the_tensors_of_a_mixture(ckpt: Path) -> None:
+    """All tensors are listed, and layers that are alike are told as one."""
+    tensors = {f"model.layers.{number}.gate.bias": torch.ones(2).half() for number in range(5)}
+    checkpoints.save_shard(ckpt / "other" / "model.safetensors", {"a": torch.ones(99), **tensors})
+    [finding] = recast.findings(recast.inspect(ckpt / "other"))
+    assert finding.tensors == tuple(tensors)
+    assert finding.problem == (
+        "stores 5 of its tensors as float16, most as float32: 'model.layers.*.gate.bias'"
+    )
+
+
+def test_every_finding_has_its_page() -> None:
+    """The page explains the names that exist, and no others: symptom, cause and cure of each."""
+    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    by_name = {section.split("`")[1]: section for section in sections}
+    assert list(by_name) == sorted(findings.SEVERITIES)
+    for name, section in by_name.items():
+        assert section.startswith(f"`{name}` ({findings.SEVERITIES[name]})\n"), name
+        for part in ("**Symptom.**", "**Cause.**", "**Cure.**"):
+            assert section.count(part) == 1, (name, part)

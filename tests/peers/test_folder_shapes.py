@@ -1,4 +1,4 @@
-"""Folders of every shape that publishers use: each one checkpoint, converted whole or not at all."""
+"""Folders of every shape that publishers use: one checkpoint each, all of it converted or none."""
 
 import json
 from collections.abc import Callable

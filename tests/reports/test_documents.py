@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 
 import recast
-from recast import errors
+from recast import cli, errors
 from recast.dtypes import Dtype
+from recast.execution.cluster import connected
 from recast.reports import documents
 from tests import checkpoints
 
@@ -42,6 +44,8 @@ def edit_index(folder: Path, **changes: object) -> Path:
     checkpoints.write_json(path, kept)
     return folder
 
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 # Each of the following makes checkpoints in a folder and yields what recast says of them.
 
@@ -89,6 +93,19 @@ def kept_tensors(root: Path) -> Iterator[Json]:
     yield documents.conversion(recast.convert(plan, out=root / "elsewhere"))
     plan = recast.plan(root / "elsewhere", "fp32")
     yield documents.plan_document(plan, root / "back")
+
+
+def hollow(root: Path) -> Iterator[Json]:
+    """Inspect what a ZeRO-3 rank saves when nothing is gathered."""
+    checkpoints.save_shard(root / "zero3.safetensors", {"a.weight": torch.zeros(0)})
+    yield documents.inspection(recast.inspect(root / "zero3.safetensors"))
+
+
+def unloadable(root: Path) -> Iterator[Json]:
+    """Inspect one whose config no program can read."""
+    folder = checkpoints.two_shards(root / "ckpt")
+    checkpoints.write_json(folder / "config.json", {"model_type": "gemma", "torch_dtype": "auto"})
+    yield documents.inspection(recast.inspect(folder))
 
 
 def every_dtype(root: Path) -> Iterator[Json]:
@@ -178,6 +195,8 @@ def refused(root: Path) -> Iterator[Json]:
         (recast.DtypeError, lambda: recast.plan(taken, "bf17")),
         (recast.RefusedError, lambda: recast.plan(quantized, "bf16")),
         (recast.TargetError, lambda: recast.convert(taken, "bf16", out=taken)),
+        (recast.LossError, lambda: recast.convert(taken, "bf16", lossless=True)),
+        (recast.WorkerError, lambda: connected("nowhere").__enter__()),
     ]
     for kind, attempt in attempts:
         with pytest.raises(kind) as caught:
@@ -185,10 +204,40 @@ def refused(root: Path) -> Iterator[Json]:
         yield documents.error("PATH", caught.value)
 
 
+def fleets(root: Path) -> Iterator[Json]:
+    """Look at fleets, repair them and delete trainer state, by the command itself."""
+    right = checkpoints.two_shards(root / "runs" / "right")
+    recast.convert(right, "bf16", in_place=True)
+    wide = checkpoints.two_shards(root / "runs" / "wide")
+    checkpoints.write_json(wide / "config.json", {"torch_dtype": "bfloat16"})
+    exact = root / "runs" / "exact"
+    checkpoints.save_sharded(exact, {"model.safetensors": {"a": torch.ones(4)}})
+    torn = checkpoints.two_shards(root / "runs" / "torn")
+    (torn / "model-00001-of-00002.safetensors").write_bytes(b"torn")
+    busy = checkpoints.two_shards(root / "runs" / "busy")
+    for path in (exact, torn):
+        (path / "optimizer.pt").write_bytes(bytes(9))
+    for path in root.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    (busy / "x.tmp").touch()
+    for arguments in (
+        (),
+        ("--to", "bf16", "-n"),
+        ("--delete-trainer-state",),
+        ("--to", "bf16", "--in-place"),
+        ("--to", "fp16", "-o", root / "out", "--lossless"),
+    ):
+        line = list(map(str, (root / "runs", "-r", "--json", *arguments)))
+        yield json.loads(CliRunner().invoke(cli.command, line).stdout)["results"][0]
+
+
 GALLERY = (
+    fleets,
     converted_and_verified,
     one_file,
     kept_tensors,
+    hollow,
+    unloadable,
     every_dtype,
     empty,
     pipeline,
@@ -507,8 +556,9 @@ def test_a_verification_names_what_was_tampered_with(tmp_path: Path) -> None:
     assert document["holds"] is False
     assert document["other_files"] == 1
     assert document["shards"] == [
-        {"name": "model-00001-of-00002.safetensors", "tensors": 2, "differing_tensors": 0},
-        {"name": "model-00002-of-00002.safetensors", "tensors": 2, "differing_tensors": 1},
+        {"name": FIRST, "holds": True, "tensors": 2, "differing_tensors": 0},
+        {"name": SECOND, "holds": False, "tensors": 2, "differing_tensors": 1},
     ]
+    assert str(source) in document["remedy"]
     named = [(each["file"], each["tensor"]) for each in document["differences"]]
     assert named == [(shard.name, "lm_head.weight"), ("tokenizer.json", None)]

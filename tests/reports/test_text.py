@@ -82,7 +82,13 @@ ckpt
 
   claimed   config.json: torch_dtype = float32
             model.safetensors.index.json: total_size = 2084
-  to bf16   1.43 kB, saves 1.03 kB (42%)"""
+  to bf16   1.43 kB, saves 1.03 kB (42%)
+
+  loaded by                                            as it is   as bf16
+  transformers 5, 4.57 "auto", 4.44 "auto"              float32  bfloat16
+  transformers 4.57, 4.44                               float32   float32
+  vLLM                                                 bfloat16  bfloat16
+  SGLang                                                float16  bfloat16"""
     )
 
 
@@ -115,13 +121,15 @@ ckpt
   left out  checkpoint-10/ (a checkpoint of its own, 2.83 kB)
             optimizer.pt (trainer state, 12.35 kB)
 
+  loaded by                      as it is
   error     model-00002-of-00002.safetensors: is named in model.safetensors.index.json but is \
 not there
             download or copy it again [missing-shard]
   warning   config.json: says text_config.dtype = float16, but most of what is stored is bfloat16
-            converting puts it right [config-mismatch]
+            converting puts it right: recast ckpt --to bf16 [config-mismatch]
   note      config.json: says no dtype, so that loaders guess
-            converting adds torch_dtype [no-dtype-key]
+            converting adds torch_dtype: recast ckpt --to bf16 [no-dtype-key]
+  note      model.safetensors.index.json: stores 1 of its tensors as float32, most as bfloat16: 'x'
   note      x.safetensors (and 2 more): has no format in its header metadata, without which \
 transformers 4 fails
             converting adds it [no-format-metadata]"""
@@ -290,7 +298,7 @@ def test_a_verification() -> None:
 out: NOT what src becomes, 2 differences; compared 1 tensor in 1 shard
   b: tensor 'w\\n': is missing
   c.json: is missing
-  convert src again, into a new folder"""
+  do not use out; convert src again, into a new folder"""
     )
 
 
@@ -334,7 +342,7 @@ def test_long_lists_are_shortened(tmp_path: Path) -> None:
     assert lines[20:] == [
         "  tensor-19: is missing",
         "  and 5 more; --json lists them all",
-        "  convert src again, into a new folder",
+        "  do not use out; convert src again, into a new folder",
     ]
 
 

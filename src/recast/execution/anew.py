@@ -4,8 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recast.errors import RecastError, StorageError
-from recast.execution.publish import copy_file, is_copied, making, publish, write_file
-from recast.execution.shard import Effort, convert_shard
+from recast.execution.crew import Crew
+from recast.execution.publish import (
+    copy_file,
+    is_copied,
+    making,
+    publish,
+    take_over,
+    write_file,
+)
+from recast.execution.shard import Effort
+from recast.execution.shard_job import ShardJob
 from recast.execution.storage import Source, naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
@@ -29,7 +38,7 @@ class Written:
     discarded: bool
 
 
-def write_anew(plan: Plan, target: Path, effort: Effort) -> Written:
+def write_anew(plan: Plan, target: Path, crew: Crew) -> Written:
     """Carry out *plan* in a workplace beside *target*, and give the result that name.
 
     If this fails, all of it is removed; if the process is interrupted or killed, what is
@@ -41,7 +50,7 @@ def write_anew(plan: Plan, target: Path, effort: Effort) -> Written:
             with naming(work.folder):
                 discarded = work.begin(plan)
                 check_space(plan.size - work.staged_bytes(), target)
-                written = _fill(plan, target, work, effort, discarded=discarded)
+                written = _fill(plan, target, work, crew, discarded=discarded)
                 publish(work.result, target, is_file=plan.checkpoint.is_file)
         except RecastError:
             work.remove()
@@ -56,34 +65,42 @@ def workplace_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.recast")
 
 
-def _fill(plan: Plan, target: Path, work: Workplace, effort: Effort, *, discarded: bool) -> Written:
+def _fill(plan: Plan, target: Path, work: Workplace, crew: Crew, *, discarded: bool) -> Written:
     """Gather every file of the output: shards, the files that stay, configs, indexes."""
-    shards, resumed = [], 0
+    places = {
+        number: work.result / (target.name if plan.checkpoint.is_file else shard.name)
+        for number, shard in enumerate(plan.shards)
+    }
+    done: dict[int, ShardConversion] = {}
     for number, shard in enumerate(plan.shards):
-        if not shard.changes:
-            continue
-        path = work.result / (target.name if plan.checkpoint.is_file else shard.name)
-        done = _recalled(work, number, shard, path)
-        if done is None:
-            done = convert_shard(shard, plan.source_of(shard.name), path, work.folder, effort)
-            refuse_loss(shard.name, done.evidence, plan.policy)
-            work.remember(number, done)
-        else:
-            resumed += 1
-            effort.advance(shard.size_before)
-        shards.append(done)
-    for shard in plan.shards:
+        if shard.changes:
+            before = _recalled(work, number, shard, places[number])
+            if before is not None:
+                done[number] = before
+                crew.effort.advance(shard.size_before)
+    resumed = len(done)
+    jobs = (
+        ShardJob(number, shard, plan.source_of(shard.name), work.folder)
+        for number, shard in enumerate(plan.shards)
+        if shard.changes and number not in done
+    )
+    for job, shard_done in crew.carry_out(jobs):
+        refuse_loss(job.plan.name, shard_done.evidence, plan.policy)
+        take_over(job.staged, places[job.number], job.plan.size)
+        work.remember(job.number, shard_done)
+        done[job.number] = shard_done
+    for number, shard in enumerate(plan.shards):
         if not shard.changes:
             source = plan.source_of(shard.name)
             with Source(source, shard.size, shard.modified) as old:
-                copy_file(source, work.result / shard.name, work.folder)
+                copy_file(source, places[number], work.folder)
                 old.check_unchanged()
-            effort.advance(shard.size)
+            crew.effort.advance(shard.size)
     for file in plan.copies:
         copy_file(plan.source_of(file.name), work.result / file.name, work.folder)
-        effort.advance(file.size)
-    write_documents(plan, work.result, work.folder, effort)
-    return Written(tuple(shards), resumed, discarded)
+        crew.effort.advance(file.size)
+    write_documents(plan, work.result, work.folder, crew.effort)
+    return Written(tuple(done[number] for number in sorted(done)), resumed, discarded)
 
 
 def _recalled(work: Workplace, number: int, shard: ShardPlan, path: Path) -> ShardConversion | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from recast import dtypes
 from recast.errors import DtypeError, RefusedError, TargetError
 from recast.execution.anew import workplace_beside, write_anew
+from recast.execution.crew import Crew, Threads
 from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort, Progress
@@ -121,21 +122,26 @@ def convert(
         )
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
-    begun = time.monotonic()
     effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
-    target = Path(out) if out else source.default_target
-    if not source.changes:
+    return carry_out(source, Path(out) if out else None, Threads(effort), in_place=in_place)
+
+
+def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Conversion:
+    """Let *crew* do what *plan* says, in *out*, beside the source, or in its place."""
+    begun = time.monotonic()
+    target = out or plan.default_target
+    if not plan.changes:
         if in_place:
-            tidy(workplace_in(source), source.checkpoint.path)
-        return Conversion(source, None, (), 0.0)
-    if not in_place and is_finished(source, target):
+            tidy(workplace_in(plan), plan.checkpoint.path)
+        return Conversion(plan, None, (), 0.0)
+    if not in_place and is_finished(plan, target):
         tidy(workplace_beside(target), target)
-        return Conversion(source, target, (), 0.0, found=True)
+        return Conversion(plan, target, (), 0.0, found=True)
     if in_place:
-        target = source.checkpoint.path
-        written = write_in_place(source, effort)
+        target = plan.checkpoint.path
+        written = write_in_place(plan, crew)
     else:
-        check_target(source, target)
-        written = write_anew(source, target, effort)
+        check_target(plan, target)
+        written = write_anew(plan, target, crew)
     seconds = time.monotonic() - begun
-    return Conversion(source, target, written.shards, seconds, written.resumed, written.discarded)
+    return Conversion(plan, target, written.shards, seconds, written.resumed, written.discarded)

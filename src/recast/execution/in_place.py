@@ -4,13 +4,16 @@ At every instant the folder is a checkpoint that loads, whose tensors hold the o
 bits: the index says which shard holds a tensor, and not in which dtype.
 """
 
+from itertools import accumulate
 from pathlib import Path
 
-from recast.errors import RecastError, RefusedError
+from recast.errors import RecastError, RefusedError, StorageError
 from recast.execution.anew import Written, workplace_beside, write_documents
-from recast.execution.shard import Effort, convert_shard, scan_shard
+from recast.execution.crew import Crew
+from recast.execution.publish import is_copied, take_over
+from recast.execution.shard_job import ShardJob
 from recast.execution.storage import naming
-from recast.execution.target import check_space
+from recast.execution.target import check_space, free_space
 from recast.execution.workplace import Workplace, workplace
 from recast.planning.planner import Plan
 from recast.planning.policy import OVERFLOW
@@ -20,7 +23,7 @@ from recast.reports.evidence import refuse_loss
 _WORKPLACE = ".recast"
 
 
-def write_in_place(plan: Plan, effort: Effort) -> Written:
+def write_in_place(plan: Plan, crew: Crew) -> Written:
     """Carry out *plan* on its own source.
 
     Raises RefusedError if a file to be replaced is a link, if values would be lost, or if
@@ -35,13 +38,13 @@ def write_in_place(plan: Plan, effort: Effort) -> Written:
             check_space(
                 max((shard.size for shard in plan.shards if shard.changes), default=0), path
             )
-            _scan(plan, effort)
+            _scan(plan, work, crew)
             work.begin(plan)
         except BaseException:
             if not work.left:
                 work.remove()
             raise
-        shards = _replace(plan, work, effort)
+        shards = _replace(plan, work, crew)
         work.remove()
     return Written(shards, 0, discarded=False)
 
@@ -52,15 +55,20 @@ def workplace_in(plan: Plan) -> Path:
     return workplace_beside(path) if plan.checkpoint.is_file else path / _WORKPLACE
 
 
-def _replace(plan: Plan, work: Workplace, effort: Effort) -> tuple[ShardConversion, ...]:
+def _replace(plan: Plan, work: Workplace, crew: Crew) -> tuple[ShardConversion, ...]:
     """Replace what changes: shards, then configs, then indexes."""
-    changing = [shard for shard in plan.shards if shard.changes]
-    done: list[ShardConversion] = []
+    changing = [(number, shard) for number, shard in enumerate(plan.shards) if shard.changes]
+    done: dict[int, ShardConversion] = {}
     try:
-        for shard in changing:
-            place = plan.source_of(shard.name)
-            done.append(convert_shard(shard, place, place, work.folder, effort))
-        write_documents(plan, plan.checkpoint.path, work.folder, effort)
+        jobs = (
+            ShardJob(number, shard, plan.source_of(shard.name), work.folder)
+            for number, shard in changing
+        )
+        room = _at_once([shard.size for _, shard in changing], plan.checkpoint.path)
+        for job, shard_done in crew.carry_out(jobs, room):
+            _publish(job)
+            done[job.number] = shard_done
+        write_documents(plan, plan.checkpoint.path, work.folder, crew.effort)
     except RecastError as error:
         if not done and not work.left:
             work.remove()
@@ -69,7 +77,24 @@ def _replace(plan: Plan, work: Workplace, effort: Effort) -> tuple[ShardConversi
         rest = f"then run the same command again: {len(done)} of {len(changing)} shards are done"
         remedy = f"{error.remedy}, {rest}" if error.remedy else rest
         raise type(error)(error.subject, error.problem, remedy) from error
-    return tuple(done)
+    return tuple(done[number] for number in sorted(done))
+
+
+def _at_once(sizes: list[int], path: Path) -> int:
+    """Return how many shards may lie here twice and leave half of the free space to others."""
+    room = free_space(path) // 2
+    largest = accumulate(sorted(sizes, reverse=True))
+    return max(1, sum(taken <= room for taken in largest))
+
+
+def _publish(job: ShardJob) -> None:
+    """Put a finished shard in the place of its source."""
+    with naming(job.source):
+        if not is_copied(job.source, job.plan.size_before, job.plan.modified):
+            raise StorageError(
+                str(job.source), "was changed while recast ran", "run the same command again"
+            )
+    take_over(job.staged, job.source, job.plan.size, renew=True)
 
 
 def _refuse_links(plan: Plan) -> None:
@@ -98,11 +123,14 @@ def _refuse_mixture(plan: Plan, work: Workplace) -> None:
         )
 
 
-def _scan(plan: Plan, effort: Effort) -> None:
+def _scan(plan: Plan, work: Workplace, crew: Crew) -> None:
     """Look at every value before the first is replaced. Raises RefusedError if any is lost."""
     if OVERFLOW in plan.policy.allow and not plan.policy.lossless:
         return
-    for shard in plan.shards:
-        if any(tensor.narrows for tensor in shard.tensors):
-            found = scan_shard(shard, plan.source_of(shard.name), effort)
-            refuse_loss(shard.name, found, plan.policy)
+    jobs = (
+        ShardJob(number, shard, plan.source_of(shard.name), work.folder, scans=True)
+        for number, shard in enumerate(plan.shards)
+        if any(tensor.narrows for tensor in shard.tensors)
+    )
+    for job, found in crew.carry_out(jobs):
+        refuse_loss(job.plan.name, found.evidence, plan.policy)

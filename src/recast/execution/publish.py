@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from recast.execution.storage import Output, naming, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})  # as on FAT
 _NAME_LENGTH = 48  # in characters of up to 4 bytes; file systems allow 255 bytes
+_DELAYS = (0.1, 0.4, 1.5, 5.0, 15.0, 40.0)  # seconds: a minute is the longest that NFS remembers
 
 
 @contextmanager
@@ -51,6 +53,42 @@ def write_file(path: Path, content: bytes, mode: int, scratch: Path | None = Non
     with replacing(path, len(content), mode, scratch) as output:
         output.write(content, 0)
         output.finish()
+
+
+def take_over(staged: Path, path: Path, size: int, *, renew: bool = False) -> None:
+    """Give *staged*, a complete and durable file of *size* bytes, the name *path*, durably.
+
+    With *renew* it gets the time of now. Raises StorageError, also if whoever has written it
+    wrote it elsewhere.
+    """
+    _await(staged, size)
+    with naming(path):
+        if renew:
+            os.utime(staged)
+            with staged.open("rb") as file:
+                os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(path)
+    sync_folder(path.parent)
+
+
+def _await(path: Path, size: int) -> None:
+    """Wait until *path*, which another machine may have written, can be seen on this one.
+
+    Network file systems remember for a while what was there; to list a folder makes them look.
+    """
+    for delay in (0.0, *_DELAYS):
+        with naming(path):
+            if delay:
+                time.sleep(delay)
+                any(path.parent.iterdir())
+            if path.exists() and path.stat().st_size == size:
+                return
+    raise StorageError(
+        str(path),
+        "was written by a worker, but cannot be seen here",
+        "let every worker have the same disk under the same path",
+    )
 
 
 def copy_file(source: Path, path: Path, scratch: Path) -> None:

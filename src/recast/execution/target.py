@@ -1,14 +1,19 @@
 """Whether a place can take the output, before a byte is written."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
-from recast.errors import TargetError
+from recast.errors import RecastError, TargetError
 from recast.execution.publish import is_copied
 from recast.execution.reader import hub_blobs
 from recast.execution.storage import naming
+from recast.formats.names import Role, role
 from recast.planning.planner import Plan, ShardPlan
+
+_NO_ROOM = "are free there"
+_OF_OTHERS = (Role.NESTED_CHECKPOINT, Role.UNFINISHED)
 
 
 def check_target(plan: Plan, target: Path) -> None:
@@ -72,11 +77,15 @@ def is_finished(plan: Plan, target: Path) -> bool:
 
 
 def _names(folder: Path) -> set[str]:
-    """Return the names of all files in *folder* and below."""
+    """Return the names of all files in *folder* and below, save those of other checkpoints.
+
+    In a fleet's output, the checkpoints of a run lie in its folder, as they do in the source.
+    """
     with naming(folder):
-        return {
+        names = {
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
         }
+    return {name for name in names if role(name) not in _OF_OTHERS}
 
 
 def _is_shard(path: Path, shard: ShardPlan) -> bool:
@@ -106,14 +115,25 @@ def _begins_with(path: Path, content: bytes) -> bool:
 
 def check_space(needed: int, target: Path) -> None:
     """Raise TargetError unless *needed* bytes are free where *target* will lie."""
-    with naming(target):
-        free = shutil.disk_usage(_existing(target)).free
+    free = free_space(target)
     if free < needed:
         raise TargetError(
             str(target),
-            f"needs {needed:,} bytes, but only {free:,} are free there",
+            f"needs {needed:,} bytes, but only {free:,} {_NO_ROOM}",
             "free some space, or write elsewhere with -o",
         )
+
+
+def lacks_room(error: RecastError) -> bool:
+    """Whether *error* says that there was not enough space."""
+    full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    return error.problem in full or error.problem.endswith(_NO_ROOM)
+
+
+def free_space(target: Path) -> int:
+    """Return the bytes that are free where *target* will lie."""
+    with naming(target):
+        return shutil.disk_usage(_existing(target)).free
 
 
 def _existing(target: Path) -> Path:

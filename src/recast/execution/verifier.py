@@ -38,10 +38,23 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Mismatch:
-    """Values of one tensor that are not the cast of the source's."""
+    """Values of one tensor that are not the cast of the source's.
+
+    Attributes:
+        count: how many.
+        first: which element is the first of them.
+        bits: how many bits of the first differ.
+        zeroed: how many of them are zero, where the source's are not.
+        live: how many values of the source become something else than zero.
+        toward_zero: how many of them are what cutting the mantissa off would give.
+    """
 
     count: int
     first: int
+    bits: int
+    zeroed: int
+    live: int
+    toward_zero: int
 
 
 def verify(
@@ -83,7 +96,7 @@ def verify(
         threads = chosen_workers(workers)
         found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
         bad = len({each.tensor for each in found if each.tensor})
-        verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad))
+        verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         differences += found
     differences += _compare_texts(before, after)
     files = [file for file in before.files if file.name in {each.name for each in after.files}]
@@ -137,12 +150,7 @@ def _compare_shards(
     for result in results:
         for name, mismatch in result.items():
             total = new.header.tensors[name].parameters
-            yield Difference(
-                new.name,
-                name,
-                f"{mismatch.count:,} of {total:,} values are not the cast of the source's, "
-                f"the first at element {mismatch.first:,}",
-            )
+            yield Difference(new.name, name, _told(mismatch, total))
 
 
 def _described_otherwise(pair: _Pair) -> str:
@@ -153,6 +161,21 @@ def _described_otherwise(pair: _Pair) -> str:
     if pair.before.dtype is not pair.after.dtype and not castable:
         return f"is {pair.after.dtype} instead of {pair.before.dtype}"
     return ""
+
+
+def _told(mismatch: _Mismatch, total: int) -> str:
+    """Return what happened to a tensor of *total* values, as far as they show it."""
+    if mismatch.zeroed == mismatch.count == mismatch.live:
+        return f"all of its {total:,} values are zero, and the source's are not"
+    said = (
+        f"{mismatch.count:,} of {total:,} values are not the cast of the source's, "
+        f"the first at element {mismatch.first:,}"
+    )
+    if mismatch.count == 1 and mismatch.bits == 1:
+        return f"{said}: one flipped bit"
+    if mismatch.toward_zero == mismatch.count > 1:
+        return f"{said}: they were cut off instead of rounded"
+    return said
 
 
 class _Comparer:
@@ -169,10 +192,16 @@ class _Comparer:
         """Return the tensors among *pairs* that are not the cast of the source's."""
         found: dict[str, _Mismatch] = {}
         for pair in pairs:
-            mismatches = [each for each in self._compare(pair) if each.count]
-            if mismatches:
-                count = sum(each.count for each in mismatches)
-                found[pair.name] = _Mismatch(count, mismatches[0].first)
+            seen = list(self._compare(pair))
+            if wrong := [each for each in seen if each.count]:
+                found[pair.name] = _Mismatch(
+                    count=sum(each.count for each in wrong),
+                    first=wrong[0].first,
+                    bits=wrong[0].bits,
+                    zeroed=sum(each.zeroed for each in wrong),
+                    live=sum(each.live for each in seen),
+                    toward_zero=sum(each.toward_zero for each in wrong),
+                )
             if self.progress is not None:
                 self.progress(pair.before.nbytes)
         return found
@@ -183,6 +212,7 @@ class _Comparer:
         for begin in range(0, size, _PIECE):
             count = min(_PIECE, size - begin)
             expected = _read(self.source, self.old, pair.before, begin, count)
+            original = expected
             if pair.before.dtype is not pair.after.dtype:
                 values = expected.view(NUMPY_DTYPES[pair.before.dtype])
                 cast = np.empty(count, NUMPY_DTYPES[pair.after.dtype])
@@ -190,8 +220,9 @@ class _Comparer:
                 expected = cast.view(np.uint8)
             stored = _read(self.output, self.new, pair.after, begin, count)
             if not np.array_equal(expected, stored):
-                wrong = _differing(expected, stored, pair)
-                yield _Mismatch(len(wrong), begin + int(wrong[0]) if len(wrong) else 0)
+                yield _mismatch(original, expected, stored, pair, begin)
+            elif expected.any():  # or the tensor is not all zero, however zero the rest is
+                yield _Mismatch(0, 0, 0, 0, 1, 0)
 
 
 def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: int) -> Array:
@@ -200,6 +231,28 @@ def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: i
     position = shard.header.size + tensor.data_offsets[0] + begin * tensor.dtype.bits // 8
     source.read(content.data, position)
     return content
+
+
+def _mismatch(
+    original: Array, expected: Array, stored: Array, pair: _Pair, begin: int
+) -> _Mismatch:
+    """Return how a piece that begins at element *begin* differs from what it should be."""
+    wrong = _differing(expected, stored, pair)
+    if not len(wrong):
+        return _Mismatch(0, 0, 0, 0, 1, 0)
+    width = max(1, pair.after.dtype.bits // 8)
+    should, found = expected.reshape(-1, width), stored.reshape(-1, width)
+    cut = 0
+    if (pair.before.dtype, pair.after.dtype) == (Dtype.F32, Dtype.BF16):
+        cut = int((original.reshape(-1, 4)[wrong, 2:] == found[wrong]).all(axis=1).sum())
+    return _Mismatch(
+        count=len(wrong),
+        first=begin + int(wrong[0]),
+        bits=int(np.unpackbits(should[wrong[0]] ^ found[wrong[0]]).sum()),
+        zeroed=int((~found[wrong].any(axis=1)).sum()),
+        live=int(should.any(axis=1).sum()),
+        toward_zero=cut,
+    )
 
 
 def _differing(expected: Array, stored: Array, pair: _Pair) -> Array:

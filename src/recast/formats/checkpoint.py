@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path, PurePosixPath
 
 from recast.dtypes import Dtype
@@ -87,14 +88,16 @@ class DtypeShare:
 
 def dtype_shares(shards: Iterable[Shard]) -> tuple[DtypeShare, ...]:
     """Return what each dtype stored in *shards* amounts to, the most bytes first."""
+    # By dtype and shape first: tensors by the hundred thousand have few kinds.
+    kinds = Counter(
+        (tensor.dtype, tensor.shape) for shard in shards for tensor in shard.header.tensors.values()
+    )
     tensors: Counter[Dtype] = Counter()
     parameters: Counter[Dtype] = Counter()
-    nbytes: Counter[Dtype] = Counter()
-    for shard in shards:
-        for tensor in shard.header.tensors.values():
-            tensors[tensor.dtype] += 1
-            parameters[tensor.dtype] += tensor.parameters
-            nbytes[tensor.dtype] += tensor.nbytes
+    for (dtype, shape), count in kinds.items():
+        tensors[dtype] += count
+        parameters[dtype] += count * prod(shape)
+    nbytes = {dtype: parameters[dtype] * dtype.bits // 8 for dtype in tensors}
     return tuple(
         DtypeShare(dtype, tensors[dtype], parameters[dtype], nbytes[dtype])
         for dtype in sorted(tensors, key=lambda each: (-nbytes[each], each))

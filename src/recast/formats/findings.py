@@ -1,12 +1,16 @@
 """What is wrong or surprising in a checkpoint, each thing under a name of its own."""
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from recast.dtypes import Dtype
+from recast.dtypes import TARGETS, Dtype
 from recast.formats.checkpoint import Checkpoint, Shard, Weights, main_dtype
-from recast.formats.names import is_shard
+from recast.formats.config import Config
+from recast.formats.header import TensorInfo
+from recast.formats.names import Role, is_shard
 
 _NAMED_AT_MOST = 3  # tensors or files spelled out in one sentence
 # How libraries name what goes with packed weights: GPTQ and AWQ, compressed-tensors,
@@ -35,6 +39,28 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
+# Every name that a finding may have; docs/findings.md has symptom, cause and cure of each.
+SEVERITIES: Mapping[str, Severity] = {
+    "ambiguous-weights": Severity.ERROR,
+    "config-mismatch": Severity.WARNING,
+    "empty-tensors": Severity.ERROR,
+    "missing-shard": Severity.ERROR,
+    "missing-tensors": Severity.ERROR,
+    "mixed-dtypes": Severity.NOTE,
+    "no-dtype-key": Severity.NOTE,
+    "no-format-metadata": Severity.NOTE,
+    "non-finite-values": Severity.WARNING,
+    "oversized": Severity.WARNING,
+    "quantized": Severity.ERROR,
+    "trainer-state": Severity.NOTE,
+    "unindexed-tensors": Severity.ERROR,
+    "wrong-total-size": Severity.WARNING,
+}
+BLOCKING = tuple(name for name, each in SEVERITIES.items() if each is Severity.ERROR)
+
+_NUMBER = re.compile(r"\d+")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One named thing that is wrong or surprising.
@@ -45,6 +71,8 @@ class Finding:
         subject: the file, or the tensor, concerned.
         problem: what is the matter, in a sentence without its subject.
         remedy: the way out.
+        tensors: the tensors concerned, where it is not the file as a whole.
+        command: what to type to get there, where one command does it.
     """
 
     name: str
@@ -52,25 +80,29 @@ class Finding:
     subject: str
     problem: str
     remedy: str
+    tensors: tuple[str, ...] = ()
+    command: str = ""
 
     def __str__(self) -> str:
         """Return the finding as one line."""
         return f"{self.subject}: {self.problem}; {self.remedy}"
 
 
-def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
+def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple[Finding, ...]:
     """Return all that is wrong or surprising in *checkpoint*, what blocks it first.
 
     Args:
         checkpoint: what `inspect` returned.
+        base: the model it was trained from, if known: nothing needs to be wider than there.
 
     Example:
         >>> checkpoint = recast.inspect("./ckpt")  # doctest: +SKIP
         >>> [finding.name for finding in recast.findings(checkpoint)]  # doctest: +SKIP
         ['config-mismatch']
     """
+    quantized = tuple(_quantized(checkpoint))
     found = (
-        *_quantized(checkpoint),
+        *quantized,
         *_ambiguous(checkpoint),
         *(
             finding
@@ -78,9 +110,14 @@ def findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
             for finding in _incomplete(checkpoint, weights)
         ),
         *(finding for weights in checkpoint.weights for finding in _misindexed(weights)),
+        *_empty(checkpoint),
+        *(() if quantized else _oversized(checkpoint)),
+        *(() if base is None else _wider_than(base, checkpoint)),
         *_claims(checkpoint),
         *_totals(checkpoint),
+        *(() if quantized else _mixed(checkpoint)),
         *_header_metadata(checkpoint),
+        *_trainer_state(checkpoint),
     )
     order = list(Severity)
     return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
@@ -128,7 +165,7 @@ def _scaled(checkpoint: Checkpoint) -> frozenset[str]:
         if name.endswith(_SCALES) and tensor.dtype.is_floating
         for end in _SCALES
         if name.endswith(end)
-    )
+    ) - {""}  # a tensor that is just called "scale" is beside all and nothing
 
 
 def _is_scaled(name: str, scaled: frozenset[str]) -> bool:
@@ -209,7 +246,106 @@ def _misindexed(weights: Weights) -> Iterator[Finding]:
             weights.name,
             f"places {_listed(absent)} in {weight_map[absent[0]]}, which does not hold it",
             "download or copy that shard again",
+            tuple(absent),
         )
+
+
+def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find weights without a value: what a ZeRO-3 rank holds when nothing was gathered."""
+    for shard in checkpoint.shards:
+        empty = [
+            name
+            for name, tensor in shard.header.tensors.items()
+            if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
+        ]
+        if empty:
+            folder = shlex.quote(str(checkpoint.path))
+            yield Finding(
+                "empty-tensors",
+                Severity.ERROR,
+                shard.name,
+                f"holds {_listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
+                "gather them from the global_step folder beside it",
+                tuple(empty),
+                f"python {folder}/zero_to_fp32.py {folder} {folder}",
+            )
+
+
+def _oversized(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find weights that are stored wider than their config says."""
+    for config in checkpoint.configs.values():
+        stored = main_dtype(checkpoint.shards_of(config))
+        if stored is None or (claimed := _narrower(config, stored)) is stored:
+            continue
+        yield Finding(
+            "oversized",
+            Severity.WARNING,
+            config.name,
+            f"says {claimed.torch_name}, but most of what is stored is {stored.torch_name}, "
+            f"{stored.bits // claimed.bits} times as large",
+            f"convert it to {claimed.short_name}",
+            command=_conversion(checkpoint, claimed),
+        )
+
+
+def _narrower(config: Config, stored: Dtype) -> Dtype:
+    """Return the dtype that *config* claims first, or *stored* if that is no wider."""
+    claimed = next((each.dtype for each in config.claims if each.dtype is not None), None)
+    return claimed if claimed in TARGETS and claimed.bits < stored.bits else stored
+
+
+def _wider_than(base: Checkpoint, checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find weights that are stored wider than in the model they were trained from."""
+    known = {name: each for shard in base.shards for name, each in shard.header.tensors.items()}
+    for shard in checkpoint.shards:
+        wider = [
+            name
+            for name, tensor in _floating(shard)
+            if name in known and known[name].dtype.is_floating
+            if tensor.dtype.bits > known[name].dtype.bits
+        ]
+        if wider:
+            yield Finding(
+                "oversized",
+                Severity.WARNING,
+                shard.name,
+                f"stores {_listed(wider)} wider than {base.path} does",
+                "convert it to the dtype of its base",
+                tuple(wider),
+                _conversion(checkpoint, main_dtype(base.shards)),
+            )
+
+
+def _mixed(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find floating tensors stored in another dtype than most of those beside them."""
+    for weights in checkpoint.weights:
+        main = main_dtype(weights.shards)
+        if main is None:
+            continue
+        others: dict[Dtype, list[str]] = {}
+        for shard in weights.shards:
+            for name, tensor in _floating(shard):
+                if tensor.dtype is not main:
+                    others.setdefault(tensor.dtype, []).append(name)
+        for dtype, names in others.items():
+            kinds = list(dict.fromkeys(_NUMBER.sub("*", name) for name in names))
+            yield Finding(
+                "mixed-dtypes",
+                Severity.NOTE,
+                weights.name,
+                f"stores {len(names):,} of its tensors as {dtype.torch_name}, most as "
+                f"{main.torch_name}: {_listed(kinds)}",
+                "see which of them a conversion would keep",
+                tuple(names),
+                f"{_conversion(checkpoint, main)} -n",
+            )
+
+
+def _floating(shard: Shard) -> Iterator[tuple[str, TensorInfo]]:
+    """Yield the tensors of *shard* that could be cast."""
+    for name, tensor in shard.header.tensors.items():
+        if tensor.dtype.is_floating:
+            yield name, tensor
 
 
 def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -227,6 +363,7 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
                 config.name,
                 f"says {claims}, but most of what is stored is {stored.torch_name}",
                 "converting puts it right",
+                command=_conversion(checkpoint, _narrower(config, stored)),
             )
         if config.lacks_dtype:
             yield Finding(
@@ -235,6 +372,7 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Finding]:
                 config.name,
                 "says no dtype, so that loaders guess",
                 "converting adds torch_dtype",
+                command=_conversion(checkpoint, stored),
             )
 
 
@@ -251,7 +389,12 @@ def _totals(checkpoint: Checkpoint) -> Iterator[Finding]:
         else:
             continue
         yield Finding(
-            "wrong-total-size", Severity.WARNING, weights.name, problem, "converting puts it right"
+            "wrong-total-size",
+            Severity.WARNING,
+            weights.name,
+            problem,
+            "converting puts it right",
+            command=_conversion(checkpoint, main_dtype(weights.shards)),
         )
 
 
@@ -265,7 +408,29 @@ def _header_metadata(checkpoint: Checkpoint) -> Iterator[Finding]:
                 shard.name,
                 "has no format in its header metadata, without which transformers 4 fails",
                 "converting adds it",
+                command=_conversion(checkpoint, main_dtype(checkpoint.shards)),
             )
+
+
+def _trainer_state(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find what only a trainer that goes on needs."""
+    files = [each for each in checkpoint.left_out if each.role is Role.TRAINER_STATE]
+    if files:
+        size = sum(each.size for each in files)
+        together = f"and {len(files) - 1:,} more are" if len(files) > 1 else "is"
+        yield Finding(
+            "trainer-state",
+            Severity.NOTE,
+            files[0].name,
+            f"{together} trainer state: {size:,} bytes that no loader reads",
+            "conversions leave it out; delete it when training is done",
+        )
+
+
+def _conversion(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
+    """Return the command that converts *checkpoint* to *dtype*, or to bf16 if it cannot."""
+    target = dtype if dtype in TARGETS else Dtype.BF16
+    return shlex.join(["recast", str(checkpoint.path), "--to", target.short_name])
 
 
 def _listed(names: list[str]) -> str:

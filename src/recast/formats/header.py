@@ -56,7 +56,7 @@ class Header:
     @property
     def data_size(self) -> int:
         """The bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        return max((tensor.data_offsets[1] for tensor in self.tensors.values()), default=0)
 
     @property
     def file_size(self) -> int:

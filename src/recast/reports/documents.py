@@ -16,6 +16,7 @@ from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
+from recast.reports.loaders import loadings
 from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
@@ -32,6 +33,15 @@ def inspection(checkpoint: Checkpoint) -> Document:
         "weights": [_weights(each) for each in checkpoint.weights],
         "claims": list(_claims(checkpoint)),
         "savings": savings(checkpoint),
+        "loads": [
+            {
+                "loader": each.loader,
+                "option": each.option,
+                "as_is": each.before.value if each.before else None,
+                "converted": each.after.value if each.after else None,
+            }
+            for each in loadings(checkpoint)
+        ],
         "findings": [_finding(each) for each in findings(checkpoint)],
         "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
         "left_out": _left_out(checkpoint.left_out),
@@ -46,6 +56,8 @@ def _finding(finding: Finding) -> Document:
         "subject": finding.subject,
         "problem": finding.problem,
         "remedy": finding.remedy,
+        "tensors": list(finding.tensors),
+        "command": finding.command or None,
     }
 
 
@@ -155,10 +167,16 @@ def verification(verdict: Verification) -> Document:
         "against": str(verdict.against),
         "holds": verdict.holds,
         "shards": [
-            {"name": shard.name, "tensors": shard.tensors, "differing_tensors": shard.differing}
+            {
+                "name": shard.name,
+                "holds": shard.holds,
+                "tensors": shard.tensors,
+                "differing_tensors": shard.differing,
+            }
             for shard in verdict.shards
         ],
         "other_files": verdict.files,
+        "remedy": verdict.remedy or None,
         "differences": [
             {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
             for each in verdict.differences

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recast.dtypes import Dtype
-from recast.errors import RefusedError
+from recast.errors import LossError
 from recast.planning.policy import OVERFLOW, Policy
 
 
@@ -99,18 +99,18 @@ def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
 
 
 def refuse_loss(shard: str, evidence: Iterable[Evidence], policy: Policy) -> None:
-    """Raise RefusedError, naming the worst tensor, if *policy* forbids what a cast has lost."""
+    """Raise LossError, naming the worst tensor, if *policy* forbids what a cast has lost."""
     for each in sorted(evidence, key=lambda each: -each.overflowed):
         name = f"tensor {each.name!r}"
         if each.overflowed and OVERFLOW not in policy.allow:
-            raise RefusedError(
+            raise LossError(
                 shard,
                 f"{name}: {each.overflowed:,} finite values, the largest of them "
                 f"{each.largest_overflow:.6g}, would become infinite in {each.dtype.torch_name}",
                 f"keep it (--keep {each.name}), or accept it (--allow {OVERFLOW})",
             )
         if not each.lossless and policy.lossless:
-            raise RefusedError(
+            raise LossError(
                 shard,
                 f"{name} would lose values in {each.dtype.torch_name}: the largest error "
                 f"is {each.largest_error:.3g}",

@@ -1,5 +1,6 @@
 """Scan: what the stored values are, whatever their dtype allows."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,9 @@ class Scan:
                 Severity.WARNING,
                 str(self.path),
                 f"is stored in {wide[0].dtype.torch_name}, and bf16 holds every value exactly",
-                "convert it with --to bf16 --lossless",
+                "convert it",
+                tuple(each.name for each in wide),
+                shlex.join(["recast", str(self.path), "--to", "bf16", "--lossless"]),
             )
         if broken := [each for each in self.tensors if each.nan or each.infinite]:
             names = ", ".join(repr(each.name) for each in broken[:_NAMED_AT_MOST])
@@ -92,4 +95,5 @@ class Scan:
                 broken[0].shard,
                 f"NaN or infinite values in {names}" + (f" and {more} more" if more > 0 else ""),
                 "go back to an earlier checkpoint: the training diverged, or the save failed",
+                tuple(each.name for each in broken),
             )

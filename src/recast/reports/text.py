@@ -10,6 +10,7 @@ from recast.planning.planner import Action, Plan
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
+from recast.reports.loaders import Loading, loadings
 from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
@@ -54,7 +55,8 @@ def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
         *_labelled("to bf16", _savings(checkpoint)),
         *_left_out(checkpoint.left_out),
     ]
-    for block in (said, list(_findings(findings(checkpoint)))):
+    loads = list(_loads(loadings(checkpoint)))
+    for block in (said, loads, list(_findings(findings(checkpoint)))):
         if block:
             yield ""
             yield from block
@@ -95,11 +97,35 @@ def _savings(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{nbytes(after)}, saves {nbytes(before - after)} ({(before - after) / before:.0%})"
 
 
+def _loads(loads: Sequence[Loading]) -> Iterator[str]:
+    """Yield a table of who would load which dtype; those who do the same share a line."""
+    if not loads:
+        return
+    alike: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for each in loads:
+        dtypes = tuple(
+            dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)
+        )
+        alike.setdefault(dtypes, {}).setdefault(each.loader, []).append(each.option)
+    whole = any(each.after for each in loads)
+    rows = []
+    for dtypes, loaders in alike.items():
+        told = [
+            f'{loader} "auto"' if options == ["auto"] else loader
+            for loader, options in loaders.items()
+        ]
+        # The first one's name serves for the versions that follow.
+        short = [told[0], *(each.removeprefix("transformers ") for each in told[1:])]
+        rows.append([", ".join(short), *dtypes[: 1 + whole]])
+    yield from _table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
+
+
 def _findings(found: Iterable[Finding]) -> Iterator[str]:
     """Yield each finding once, with the first of the files that it concerns, on two lines."""
     alike: dict[tuple[str, str, str, str], list[str]] = {}
     for each in found:
-        key = (each.severity.value, each.name, each.problem, each.remedy)
+        remedy = f"{each.remedy}: {each.command}" if each.command else each.remedy
+        key = (each.severity.value, each.name, each.problem, remedy)
         alike.setdefault(key, []).append(each.subject)
     entries = []
     for (severity, name, problem, remedy), (subject, *others) in alike.items():
@@ -136,7 +162,7 @@ def _dtypes(shares: Sequence[DtypeShare]) -> Iterator[str]:
         ]
         for share in shares
     ]
-    yield from _table([["dtype", "tensors", "parameters", "bytes", "share"], *rows])
+    yield from table([["dtype", "tensors", "parameters", "bytes", "share"], *rows])
 
 
 def _percent(share: float) -> str:
@@ -169,7 +195,7 @@ def _plan(made: Plan, target: Path) -> Iterator[str]:
             more = f"and {len(rest):,} more; --json lists them all"
             rows.append(["", more, nbytes(before), nbytes(after)])
         rows.append(["", "in all", nbytes(made.size_before), nbytes(made.size)])
-        yield from _table([["", "file", "before", "after"], *rows], left=2)
+        yield from table([["", "file", "before", "after"], *rows], left=2)
     kept = [
         f"{tensor.name}: {tensor.dtype.torch_name} ({tensor.reason})" for _, tensor in made.kept
     ]
@@ -274,7 +300,15 @@ def _verification(verdict: Verification) -> Iterator[str]:
     count = _count(len(verdict.differences), "difference")
     yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
     yield from (f"  {line}" for line in _shortened(list(map(str, verdict.differences))))
-    yield f"  convert {verdict.against} again, into a new folder"
+    bad = [shard for shard in verdict.shards if not shard.holds]
+    if bad and len(verdict.shards) > 1:
+        good = _count(len(verdict.shards) - len(bad), "shard")
+        yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
+        lines = [
+            f"{each.name}, {_count(each.differing, 'tensor')} of {each.tensors:,}" for each in bad
+        ]
+        yield from (f"    {line}" for line in _shortened(lines))
+    yield f"  {verdict.remedy}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -306,7 +340,7 @@ def _text(lines: Iterable[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
     """Yield the lines of a table: the first *left* columns to the left, the others right."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

@@ -26,11 +26,19 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ShardVerdict:
-    """How many tensors of one shard were compared, and how many of them differ."""
+    """Whether one shard is what it should be.
+
+    Attributes:
+        name: the shard.
+        tensors: how many tensors of the source's were looked for in it.
+        differing: how many are missing, new, or not the cast of the source's.
+        holds: whether all of it is as it should be, header metadata included.
+    """
 
     name: str
     tensors: int
     differing: int
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,19 @@ class Verification:
     def holds(self) -> bool:
         """Whether everything is as it should be."""
         return not self.differences
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the differences; "" if there are none."""
+        if self.holds:
+            return ""
+        broken = [shard.name for shard in self.shards if not shard.holds]
+        if broken and {each.file for each in self.differences} <= set(broken):
+            shards = "shard" if len(broken) == 1 else "shards"
+            what = f"do not use {len(broken)} {shards} of {self.path}"
+        else:
+            what = f"do not use {self.path}"
+        return f"{what}; convert {self.against} again, into a new folder"
 
     def __bool__(self) -> bool:
         """Whether everything is as it should be."""

@@ -1,0 +1,270 @@
+"""discover(): a folder of runs → the checkpoints in it; and whether one is being written."""
+
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from recast.errors import CheckpointError, StorageError
+from recast.execution.storage import naming
+from recast.formats.names import Role, role
+
+AnyPath = str | os.PathLike[str]
+Report = Callable[[StorageError], None]
+
+# What says that a folder with weights is a model, and no mere collection of files.
+_DESCRIPTIONS = frozenset(
+    {"config.json", "adapter_config.json", "model_index.json", "modules.json", "params.json"}
+)
+_PIPELINE = "model_index.json"  # of diffusers: its components are in folders of their own
+_CACHES = ("__pycache__", "models--*", "datasets--*", "spaces--*", "lost+found")
+_TEMPORARY = ("*.tmp", "*.temp", "*.part", "*.partial", "*.incomplete", ".tmp*", "tmp-checkpoint-*")
+_FRESH = 600.0  # seconds for which a temporary file is believed to be somebody's work
+RECENT = 60.0  # seconds after which a file that was written is believed to be finished
+PAUSE = 2.0  # seconds between two looks at files that were written just now
+
+
+def discover(
+    root: AnyPath,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    report: Report | None = None,
+) -> Iterator[Path]:
+    """Yield every checkpoint in *root* and below, each after the one in whose folder it lies.
+
+    A run's folder, its ``checkpoint-*`` folders, adapters, and a diffusers pipeline as a whole
+    are one checkpoint each; weights files that no config describes, in a folder among others,
+    are one each, too. Links to folders are followed, and no folder is visited twice. Hidden
+    folders, caches and trainer state are skipped. Only names are read.
+
+    Args:
+        root: the folder to search.
+        include: patterns of paths below *root*, or of their last parts; others are not yielded.
+        exclude: patterns of what is not visited: ``"*-old"``, ``"sweep/lr-1e-3/*"``.
+        report: called with the error for each folder that cannot be read; if left out, the
+            first one is raised.
+
+    Raises:
+        CheckpointError: if *root* is no folder.
+        StorageError: if a folder cannot be read.
+
+    Example:
+        >>> list(recast.discover("./runs", exclude=["*/checkpoint-*"]))  # doctest: +SKIP
+        [PosixPath('runs/first'), PosixPath('runs/second')]
+    """
+    root = Path(root)
+    with naming(root):
+        is_folder = root.is_dir()
+    if not is_folder:
+        raise CheckpointError(str(root), "is no folder", "name a folder of runs, or leave out -r")
+    search = _Search(root, _listed(include), _listed(exclude), report or _fail)
+    return search.checkpoints()
+
+
+def _listed(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return *patterns* as a tuple; a string is one pattern, and not its letters."""
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _fail(error: StorageError) -> None:
+    """Raise *error*."""
+    raise error
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What lies in one folder: names of files, of folders, and of links to folders."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    links: tuple[str, ...]
+
+    @property
+    def weights(self) -> list[str]:
+        """The weights files and indexes."""
+        return [name for name in self.files if role(name) in (Role.WEIGHTS, Role.INDEX)]
+
+    @property
+    def is_described(self) -> bool:
+        """Whether something says that the weights are a model's."""
+        return not _DESCRIPTIONS.isdisjoint(self.files) or any(
+            role(name) is Role.INDEX for name in self.files
+        )
+
+
+class _Search:
+    """One walk through a folder of runs."""
+
+    def __init__(
+        self, root: Path, include: tuple[str, ...], exclude: tuple[str, ...], report: Report
+    ) -> None:
+        self.root = root
+        self.include = include
+        self.exclude = exclude
+        self.report = report
+        self.seen: set[tuple[int, int]] = set()
+        # Links come last: a checkpoint is known by the path that leads through none.
+        self.links: deque[Path] = deque()
+
+    def checkpoints(self) -> Iterator[Path]:
+        """Yield what is found."""
+        yield from filter(self._is_wanted, self._visit(self.root))
+        while self.links:
+            yield from filter(self._is_wanted, self._visit(self.links.popleft()))
+
+    def _visit(self, folder: Path) -> Iterator[Path]:
+        """Yield the checkpoints in *folder* and below."""
+        listing = self._list(folder)
+        if listing is None:
+            return
+        if not listing.weights and _PIPELINE not in listing.files:
+            yield from self._descend(folder, listing, listing.folders)
+            return
+        # The folders of a checkpoint belong to it, save those that are checkpoints themselves.
+        nested = [name for name in listing.folders if _is_nested(name)]
+        if listing.is_described:
+            yield folder
+            yield from self._descend(folder, listing, nested)
+            return
+        found = list(self._descend(folder, listing, listing.folders))
+        if all(_is_nested(path.relative_to(folder).parts[0]) for path in found):
+            yield folder
+        else:
+            yield from (folder / name for name in listing.weights)
+        yield from found
+
+    def _descend(self, folder: Path, listing: _Listing, names: Iterable[str]) -> Iterator[Path]:
+        """Yield the checkpoints in these folders in *folder*; its links wait."""
+        self.links += [folder / name for name in listing.links if self._may_enter(folder / name)]
+        for name in names:
+            if self._may_enter(folder / name):
+                yield from self._visit(folder / name)
+
+    def _list(self, folder: Path) -> _Listing | None:
+        """Return what lies in *folder*; None if that was seen before, or cannot be."""
+        files, folders, links = [], [], []
+        try:
+            with naming(folder):
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in self.seen:
+                    return None
+                self.seen.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.name)
+                        elif entry.is_symlink() and entry.is_dir():
+                            links.append(entry.name)
+                        else:
+                            files.append(entry.name)
+        except StorageError as error:
+            self.report(error)
+            return None
+        return _Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(links)))
+
+    def _may_enter(self, path: Path) -> bool:
+        """Whether a folder is neither hidden, nor a cache, nor trainer state, nor excluded."""
+        name = path.name
+        return not (
+            name.startswith(".")
+            or any(fnmatchcase(name, cache) for cache in _CACHES)
+            or role(f"{name}/") is Role.TRAINER_STATE
+            or self._matches(path, self.exclude)
+        )
+
+    def _is_wanted(self, path: Path) -> bool:
+        """Whether a checkpoint is to be yielded."""
+        if self._matches(path, self.exclude):
+            return False
+        return not self.include or self._matches(path, self.include)
+
+    def _matches(self, path: Path, patterns: tuple[str, ...]) -> bool:
+        """Whether one of *patterns* is that of a path below the root, or of its last part."""
+        below = path.relative_to(self.root).as_posix()
+        return any(fnmatchcase(below, each) or fnmatchcase(path.name, each) for each in patterns)
+
+
+def _is_nested(name: str) -> bool:
+    """Whether a folder of this name in a checkpoint's folder is a checkpoint of its own."""
+    return role(f"{name}/") is Role.NESTED_CHECKPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A checkpoint's files as they are at one moment, from their names, sizes and times alone.
+
+    Attributes:
+        weights: the bytes of all weights files.
+        digest: a number that changes when a file comes, goes, grows or is written.
+        newest: when the last of them was written, in seconds since 1970.
+        temporary: a temporary file that somebody has written not long ago; empty if none.
+        taken: when the glance was taken, in seconds on the monotonic clock.
+    """
+
+    weights: int
+    digest: int
+    newest: float
+    temporary: str
+    taken: float
+
+
+def glance(path: Path) -> Glance:
+    """Take a look at the files of the checkpoint *path*. Raises StorageError."""
+    files, weights, newest, temporary = [], 0, 0.0, ""
+    now = time.time()
+    with naming(path):
+        for name, status in _own_files(path):
+            if role(name) is Role.WEIGHTS:
+                weights += status.st_size
+            if _is_temporary(f"{path.name}/{name}") and abs(now - status.st_mtime) < _FRESH:
+                temporary = name
+            files.append((name, status.st_size, status.st_mtime_ns))
+            newest = max(newest, status.st_mtime)
+    return Glance(weights, hash(tuple(sorted(files))), newest, temporary, time.monotonic())
+
+
+def _own_files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files that belong to a checkpoint, by their names relative to it."""
+    if not path.is_dir():
+        yield path.name, path.stat()
+        return
+    for parent, folders, names in os.walk(path, onerror=_raise):
+        below = Path(parent).relative_to(path).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        folders[:] = [each for each in folders if not role(f"{prefix}{each}/").is_left_out]
+        for name in names:
+            place = Path(parent, name)
+            status = place.lstat() if place.is_symlink() and not place.exists() else place.stat()
+            if stat.S_ISREG(status.st_mode):
+                yield f"{prefix}{name}", status
+
+
+def _raise(error: OSError) -> None:
+    """Raise what `os.walk` would pass over."""
+    raise error
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether one part of a file's path is named as what somebody is still writing."""
+    return any(fnmatchcase(part, each) for part in name.split("/") for each in _TEMPORARY)
+
+
+def sign_of_life(path: Path, before: Glance) -> str:
+    """Return what shows that somebody is writing the checkpoint *path*; empty if nothing does.
+
+    Compares with *before*. If the newest file was written just then, some time has to pass
+    between the two looks.
+    """
+    if before.temporary:
+        return f"{before.temporary} is new"
+    if abs(time.time() - before.newest) < RECENT:
+        time.sleep(max(0.0, before.taken + PAUSE - time.monotonic()))
+    after = glance(path)
+    if after.temporary:
+        return f"{after.temporary} is new"
+    return "" if after.digest == before.digest else "its files have just changed"

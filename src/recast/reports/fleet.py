@@ -1,0 +1,223 @@
+"""Fleets: what is stored in many checkpoints, and what was done to them, each in a few bytes."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from recast.dtypes import Dtype
+from recast.errors import RecastError
+from recast.formats.checkpoint import Checkpoint
+from recast.formats.findings import Severity, findings
+from recast.formats.names import Role
+from recast.planning.planner import Plan
+from recast.reports.conversion import Conversion
+from recast.reports.evidence import EvidenceTotal
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is stored in one checkpoint of a fleet, and what converting it would save.
+
+    Attributes:
+        path: the checkpoint.
+        dtypes: each stored dtype with its bytes, the most first.
+        size: the bytes of all weights files.
+        size_after: the same once converted; *size* if that would be refused.
+        shards: the weights files that converting would write anew.
+        cast: the bytes of these files.
+        findings: the names of its findings, what blocks a conversion first.
+        trainer_state: the bytes of trainer state that lies with it.
+        error: why nothing is known of it, or why it would not be converted.
+    """
+
+    path: Path
+    dtypes: tuple[tuple[Dtype, int], ...] = ()
+    size: int = 0
+    size_after: int = 0
+    shards: int = 0
+    cast: int = 0
+    findings: tuple[str, ...] = ()
+    trainer_state: int = 0
+    error: RecastError | None = None
+
+    @property
+    def saved(self) -> int:
+        """The bytes that converting would save; negative if it would take more."""
+        return self.size - self.size_after
+
+    @property
+    def is_oversized(self) -> bool:
+        """Whether converting would make it smaller."""
+        return self.saved > 0
+
+
+def survey(checkpoint: Checkpoint, planned: Plan | RecastError) -> Survey:
+    """Return what is stored in *checkpoint*, and what its plan, if there is one, makes of it."""
+    found = findings(checkpoint)
+    shards = () if isinstance(planned, RecastError) else planned.shards
+    changing = [shard for shard in shards if shard.changes]
+    return Survey(
+        checkpoint.path,
+        tuple((share.dtype, share.nbytes) for share in checkpoint.dtypes),
+        checkpoint.size,
+        sum(shard.size for shard in shards) if shards else checkpoint.size,
+        len(changing),
+        sum(shard.size_before for shard in changing),
+        tuple(dict.fromkeys(each.name for each in found if each.severity is not Severity.NOTE)),
+        sum(file.size for file in checkpoint.left_out if file.role is Role.TRAINER_STATE),
+        planned if isinstance(planned, RecastError) else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyTotal:
+    """The sum of many surveys.
+
+    Attributes:
+        checkpoints: how many there are.
+        dtypes: each stored dtype with its bytes, the most first.
+        size: the bytes of all weights files.
+        saved: the bytes that converting would save.
+        oversized: how many checkpoints would become smaller.
+        shards: the weights files that would be written anew.
+        cast: the bytes of these files, as they are.
+        written: the same, once written.
+        trainer_state: the bytes of trainer state.
+        errors: how many could not be read, or would not be converted.
+    """
+
+    checkpoints: int
+    dtypes: tuple[tuple[Dtype, int], ...]
+    size: int
+    saved: int
+    oversized: int
+    shards: int
+    cast: int
+    written: int
+    trainer_state: int
+    errors: int
+
+
+def total_survey(surveys: Iterable[Survey]) -> SurveyTotal:
+    """Return the sum of *surveys*."""
+    every = list(surveys)
+    dtypes: Counter[Dtype] = Counter()
+    for each in every:
+        dtypes.update(dict(each.dtypes))
+    cast, saved = sum(each.cast for each in every), sum(each.saved for each in every)
+    return SurveyTotal(
+        len(every),
+        tuple(dtypes.most_common()),
+        sum(each.size for each in every),
+        saved,
+        sum(each.is_oversized for each in every),
+        sum(each.shards for each in every),
+        cast,
+        cast - saved,
+        sum(each.trainer_state for each in every),
+        sum(each.error is not None for each in every),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """The trainer state that lies with one checkpoint.
+
+    Attributes:
+        path: the checkpoint.
+        files: the files, relative to it, with "/".
+        size: their bytes.
+        error: why they are left alone, or could not be deleted.
+    """
+
+    path: Path
+    files: tuple[str, ...] = ()
+    size: int = 0
+    error: RecastError | None = None
+
+
+class Fate(StrEnum):
+    """What became of one checkpoint of a fleet."""
+
+    REPAIRED = "repaired"
+    RIGHT = "already right"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one checkpoint of a fleet.
+
+    Attributes:
+        path: the checkpoint.
+        fate: what became of it.
+        target: where the result lies; None if nothing was written.
+        size_before: the bytes of all its files before; 0 if it failed or was skipped.
+        size_after: the same afterwards.
+        seconds: how long it took.
+        evidence: what rounding did to its values; None if no tensor was cast.
+        error: why it failed or was skipped.
+    """
+
+    path: Path
+    fate: Fate
+    target: Path | None = None
+    size_before: int = 0
+    size_after: int = 0
+    seconds: float = 0.0
+    evidence: EvidenceTotal | None = None
+    error: RecastError | None = None
+
+    @property
+    def saved(self) -> int:
+        """The bytes by which the result is smaller than the source."""
+        return self.size_before - self.size_after
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is nothing left to be done."""
+        return self.error is None
+
+
+def repaired(done: Conversion) -> Outcome:
+    """Return what became of a checkpoint that was converted."""
+    path, before, after = done.plan.checkpoint.path, done.plan.size_before, done.plan.size
+    if done.target is None or done.found:
+        return Outcome(path, Fate.RIGHT, done.target, before, before, done.seconds)
+    evidence = done.total if done.shards else None
+    return Outcome(path, Fate.REPAIRED, done.target, before, after, done.seconds, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeTotal:
+    """The sum of many outcomes.
+
+    Attributes:
+        fates: how many checkpoints met which fate.
+        size_before: the bytes of those that were repaired, before.
+        size_after: the same afterwards.
+    """
+
+    fates: tuple[tuple[Fate, int], ...]
+    size_before: int
+    size_after: int
+
+    @property
+    def saved(self) -> int:
+        """The bytes by which the results are smaller than the sources."""
+        return self.size_before - self.size_after
+
+
+def total_outcome(outcomes: Iterable[Outcome]) -> OutcomeTotal:
+    """Return the sum of *outcomes*."""
+    every = list(outcomes)
+    counts = Counter(each.fate for each in every)
+    done = [each for each in every if each.fate is Fate.REPAIRED]
+    return OutcomeTotal(
+        tuple((fate, counts[fate]) for fate in Fate),
+        sum(each.size_before for each in done),
+        sum(each.size_after for each in done),
+    )

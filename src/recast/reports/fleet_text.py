@@ -1,0 +1,206 @@
+"""What the command says of fleets, as text for a terminal."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from recast.dtypes import Dtype
+from recast.errors import RecastError
+from recast.planning.estimate import Estimate
+from recast.reports import text
+from recast.reports.fleet import (
+    Fate,
+    Outcome,
+    Survey,
+    SurveyTotal,
+    TrainerState,
+    total_outcome,
+    total_survey,
+)
+from recast.reports.text import nbytes
+
+_SHOWN = 200  # checkpoints in one table, before the rest is counted only
+_MINUTE, _HOUR = 60, 3600
+
+
+def survey(
+    root: Path, surveys: Sequence[Survey], target: Dtype, estimate: Estimate | None = None
+) -> str:
+    """Return the table of a fleet, those that save the most first, and its totals."""
+    return "\n".join(map(text.printable, _survey(root, surveys, target, estimate)))
+
+
+def _survey(
+    root: Path, surveys: Sequence[Survey], target: Dtype, estimate: Estimate | None
+) -> Iterator[str]:
+    if not surveys:
+        yield f"{root}: no checkpoints"
+        return
+    total = total_survey(surveys)
+    yield f"{root}: {_checkpoints(total.checkpoints)}"
+    ordered = sorted(surveys, key=lambda each: (-each.saved, each.path))
+    known = [each for each in ordered if each.dtypes or each.error is None]
+    rows = [
+        [
+            _below(root, each.path),
+            _dtypes(each.dtypes),
+            ", ".join(each.findings),
+            nbytes(each.size),
+            nbytes(each.saved) if each.saved else "",
+        ]
+        for each in known[:_SHOWN]
+    ]
+    if more := known[_SHOWN:]:
+        label = f"and {len(more):,} more; --json lists them all"
+        sizes = [sum(each.size for each in more), sum(each.saved for each in more)]
+        rows.append([label, "", "", *map(nbytes, sizes)])
+    rows.append(["in all", _dtypes(total.dtypes), "", nbytes(total.size), nbytes(total.saved)])
+    header = ["checkpoint", "stored", "findings", "bytes", f"{target.short_name} saves"]
+    yield from text.table([header, *rows], left=3)
+    problems = [(each.path, each.error) for each in ordered if each.error is not None]
+    if problems:
+        yield ""
+        yield from _problems(root, "error", problems)
+    yield ""
+    yield from _gains(total, target)
+    if estimate is not None:
+        yield from _estimate(estimate)
+
+
+def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
+    """Yield what there is to gain."""
+    if total.oversized:
+        share = f" ({total.saved / total.size:.0%})" if total.saved > 0 else ""
+        yield (
+            f"  to {target.short_name:<7}saves {nbytes(total.saved)}{share}: "
+            f"{_checkpoints(total.oversized)} would become smaller"
+        )
+    else:
+        yield f"  to {target.short_name:<7}saves nothing"
+    if total.trainer_state:
+        yield f"  beside    {nbytes(total.trainer_state)} of trainer state"
+
+
+def _estimate(estimate: Estimate) -> Iterator[str]:
+    """Yield what carrying it out would take."""
+    workers = "1 worker" if estimate.workers == 1 else f"{estimate.workers:,} workers"
+    yield (
+        f"  takes     about {duration(estimate.seconds)} with {workers}, "
+        f"{nbytes(estimate.bytes_read)} read, {nbytes(estimate.bytes_written)} written, "
+        f"{estimate.requests:,} file operations"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:,.1f} h"
+
+
+def repair(root: Path, outcomes: Sequence[Outcome], seconds: float, *, in_place: bool) -> str:
+    """Return what became of a fleet."""
+    lines = _repair(root, outcomes, seconds, in_place=in_place)
+    return "\n".join(map(text.printable, lines))
+
+
+def _repair(
+    root: Path, outcomes: Sequence[Outcome], seconds: float, *, in_place: bool
+) -> Iterator[str]:
+    if not outcomes:
+        yield f"{root}: no checkpoints"
+        return
+    total = total_outcome(outcomes)
+    counts = ", ".join(f"{count:,} {fate.value}" for fate, count in total.fates if count)
+    yield f"{root}: {counts} in {duration(seconds)}"
+    if total.saved:
+        what = "freed" if in_place else "saved"
+        sizes = f"{nbytes(total.size_before)} to {nbytes(total.size_after)}"
+        yield f"  {what:<10}{nbytes(total.saved)}: {sizes}"
+    done = [each for each in outcomes if each.fate is Fate.REPAIRED]
+    if lossless := [e for e in done if e.evidence and e.evidence.lossless == e.evidence.tensors]:
+        yield f"  lossless  no value changed in {_checkpoints(len(lossless))}"
+    worst = max(
+        (
+            (each.evidence.worst, each.path)
+            for each in done
+            if each.evidence and each.evidence.worst
+        ),
+        key=lambda each: each[0].largest_error,
+        default=None,
+    )
+    if worst is not None:
+        tensor, path = worst
+        where = f"{tensor.name} of {_below(root, path)}"
+        rounded = sum(1 for each in done if each.evidence and each.evidence.worst)
+        yield (
+            f"  rounded   {_checkpoints(rounded)}, "
+            f"largest error {tensor.largest_error:.3g} in {where}"
+        )
+    for fate in (Fate.SKIPPED, Fate.FAILED):
+        met = [(each.path, each.error) for each in outcomes if each.fate is fate]
+        yield from _problems(root, fate.value, [(path, why) for path, why in met if why])
+
+
+def trainer_state(found: Sequence[TrainerState], root: Path, *, dry_run: bool) -> str:
+    """Return which trainer state was deleted, or would be."""
+    lines = _trainer_state(found, root, dry_run=dry_run)
+    return "\n".join(map(text.printable, lines))
+
+
+def _trainer_state(found: Sequence[TrainerState], root: Path, *, dry_run: bool) -> Iterator[str]:
+    done = [each for each in found if each.files and each.error is None]
+    size = sum(each.size for each in done)
+    if not done:
+        yield f"{root}: no trainer state"
+    else:
+        said = "would be deleted" if dry_run else "deleted"
+        yield f"{root}: {nbytes(size)} of trainer state {said}, of {_checkpoints(len(done))}"
+    rows = [[_below(root, each.path), _tops(each.files), nbytes(each.size)] for each in done]
+    if rows:
+        yield from text.table([["checkpoint", "files", "bytes"], *rows[:_SHOWN]], left=2)
+    if len(rows) > _SHOWN:
+        yield f"  and {len(rows) - _SHOWN:,} more; --json lists them all"
+    yield from _problems(root, "left", [(e.path, e.error) for e in found if e.error is not None])
+
+
+def _tops(files: Sequence[str]) -> str:
+    """Return the files and folders that *files* are, or lie in."""
+    return ", ".join(sorted({name.partition("/")[0] for name in files}))
+
+
+def _problems(
+    root: Path, label: str, problems: Iterable[tuple[Path, RecastError]]
+) -> Iterator[str]:
+    """Yield each checkpoint about which something has to be said, and what."""
+    for path, error in problems:
+        yield f"  {label:<10}{_below(root, path)}: {reason(path, error)}"
+
+
+def reason(path: Path, error: RecastError) -> str:
+    """Return an error about *path*, without that path."""
+    if error.subject == str(path):
+        return f"{error.problem}; {error.remedy}" if error.remedy else error.problem
+    return str(error)
+
+
+def _below(root: Path, path: Path) -> str:
+    """Return *path* as it lies in *root*."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _dtypes(shares: Sequence[tuple[Dtype, int]]) -> str:
+    """Return what is stored, in one cell: the main dtype, and how much of it there is."""
+    whole = sum(count for _, count in shares)
+    if not shares or not whole:
+        return ""
+    said = [shares[0][0].torch_name]
+    if len(shares) > 1:
+        said.append(f"{shares[0][1] / whole:.0%}")
+    return " ".join(said)
+
+
+def _checkpoints(count: int) -> str:
+    """Return a number of checkpoints."""
+    return f"{count:,} checkpoint" if count == 1 else f"{count:,} checkpoints"

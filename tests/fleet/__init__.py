@@ -1,0 +1,1 @@
+"""Fleets: many checkpoints, on any executor."""

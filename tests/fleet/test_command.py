@@ -1,0 +1,266 @@
+"""`recast -r` and its companions: what they print, where, and the exit status."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+from safetensors.torch import load_file
+
+import recast
+from recast import cli
+from tests.checkpoints import save_shard, write_json
+from tests.fleet import runs
+from tests.test_cli import on_a_terminal
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "recast.schema.json"
+SHARD = "model-00001-of-00002.safetensors"
+
+
+def run(*arguments: object) -> Result:
+    """Run the command inside this process."""
+    return CliRunner().invoke(cli.command, list(map(str, arguments)))
+
+
+def result(done: Result) -> dict[str, Any]:
+    """Return the only result of a document, which is as the schema describes it."""
+    document = json.loads(done.stdout)
+    Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(document)
+    (only,) = document["results"]
+    return dict(only)
+
+
+def lines(done: Result) -> list[dict[str, Any]]:
+    """Return the lines of JSON, each of which is as the schema describes it."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    parsed = [json.loads(line) for line in done.stdout.splitlines()]
+    for each in parsed:
+        name = each["kind"].replace(" ", "_")
+        rooted = {"$defs": schema["$defs"], "$ref": f"#/$defs/{name}"}
+        Draft202012Validator(rooted).validate(each)
+    return parsed
+
+
+@pytest.fixture
+def mixed(root: Path) -> Path:
+    """Runs of which one checkpoint is right, one is torn, and one is quantized."""
+    paths = list(recast.discover(root))
+    recast.convert(paths[0], "bf16", in_place=True)
+    os.truncate(paths[1] / SHARD, 500)
+    write_json(paths[2] / "config.json", {"quantization_config": {"quant_method": "fp8"}})
+    (paths[3] / "optimizer.pt").write_bytes(bytes(1000))
+    (paths[3] / "global_step5").mkdir()
+    (paths[3] / "global_step5" / "mp_rank_00_model_states.pt").write_bytes(bytes(100))
+    (paths[1] / "optimizer.pt").write_bytes(bytes(10))
+    return runs.age(root)
+
+
+def test_the_table(mixed: Path) -> None:
+    """Each checkpoint has its line, those with the most to gain first, then the totals."""
+    done = run(mixed, "-r")
+    assert done.exit_code == 1
+    assert done.stderr == ""
+    first, header, *rows = done.stdout.splitlines()
+    assert first == f"{mixed}: 6 checkpoints"
+    assert header.split() == ["checkpoint", "stored", "findings", "bytes", "bf16", "saves"]
+    named = [row.split()[0] for row in rows[:6]]
+    assert named[:3] == ["run-1/checkpoint-200", "run-2/checkpoint-100", "run-2/checkpoint-200"]
+    assert set(named[3:5]) == {"run-0/checkpoint-100", "run-1/checkpoint-100"}
+    assert named[5] == "in"
+    assert "run-0/checkpoint-200: model-00001-of-00002.safetensors: is not a valid" in done.stdout
+    assert "the model is quantized (fp8)" in done.stdout
+    assert "3 checkpoints would become smaller" in done.stdout
+    assert "1.10 kB of trainer state" in done.stdout
+
+
+def test_the_table_tells_what_converting_saves(root: Path) -> None:
+    """The bytes that -n announces are those that a repair frees."""
+    announced = result(run(root, "-r", "--to", "bf16", "--json"[:0] or "-n", "--json"))
+    before = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
+    assert announced["kind"] == "fleet"
+    assert announced["totals"]["bytes"] == before
+    assert announced["estimate"]["seconds"] > 0
+    assert announced["estimate"]["bytes_read"] == before
+    assert run(root, "-r", "--to", "bf16", "--in-place").exit_code == 0
+    after = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
+    assert announced["totals"]["saved_bytes"] == before - after > 0
+    assert announced["estimate"]["bytes_written"] == after
+
+
+def test_looking_writes_nothing(mixed: Path) -> None:
+    """A table, a dry run, a check and what would be deleted change no file."""
+    before = runs.contents(mixed)
+    for arguments in (
+        ("-r",),
+        ("-r", "--to", "bf16", "-n"),
+        ("-r", "--to", "bf16", "-n", "--in-place"),
+        ("-r", "--check"),
+        ("-r", "--delete-trainer-state", "-n"),
+        ("-r", "--jsonl"),
+    ):
+        run(mixed, *arguments)
+        assert runs.contents(mixed) == before
+
+
+def test_repair(mixed: Path, saved: Path) -> None:
+    """What can be repaired is, what cannot is named with its reason, and the status says so."""
+    done = run(mixed, "-r", "--to", "bf16", "--in-place")
+    assert done.exit_code == 1
+    head, *said = done.stdout.splitlines()
+    assert head.startswith(f"{mixed}: 3 repaired, 1 already right, 2 failed in ")
+    assert said[0].split()[0] == "freed"
+    failed = [line.split(":")[0].split()[-1] for line in said if "failed" in line or ": is" in line]
+    assert {"run-0/checkpoint-200"} <= set(failed)
+    assert "the model is quantized (fp8)" in done.stdout
+    for path in list(recast.discover(saved))[4:]:
+        runs.check_repaired(path, mixed / path.relative_to(saved))
+
+
+def test_json_and_json_lines_say_the_same(mixed: Path, tmp_path: Path) -> None:
+    """One document at the end, or a line for each checkpoint and one for the totals."""
+    whole = result(run(mixed, "-r", "--json"))
+    *each, total = lines(run(mixed, "-r", "--jsonl"))
+    assert whole.pop("checkpoints") == each
+    assert total.pop("checkpoints") == []
+    assert whole == total
+    outs = [("-o", tmp_path / name) for name in ("one", "two")]
+    whole = result(run(mixed, "-r", "--to", "bf16", *outs[0], "--json"))
+    *each, total = lines(run(mixed, "-r", "--to", "bf16", *outs[1], "--jsonl"))
+    fates = [{one["path"]: one["fate"] for one in many} for many in (whole["checkpoints"], each)]
+    assert fates[0] == fates[1]
+    assert whole["totals"] == total["totals"]
+    assert total["totals"]["repaired"] == 3
+    assert total["totals"]["failed"] == 2
+
+
+def test_errors_go_to_stderr_when_stdout_is_for_machines(mixed: Path) -> None:
+    """With --json, --jsonl and -q each failure is one line on stderr."""
+    for option in ("--json", "--jsonl", "-q"):
+        done = run(mixed, "-r", "--to", "bf16", "-o", mixed.parent / option, option)
+        assert len(done.stderr.splitlines()) == 2
+        assert all(line.startswith(f"recast: {mixed}/run-") for line in done.stderr.splitlines())
+        assert (done.stdout == "") is (option == "-q")
+
+
+def test_check(root: Path) -> None:
+    """The status is 1 while a checkpoint is larger than it has to be, and 0 afterwards."""
+    one = root / "run-0" / "checkpoint-100"
+    assert run(root, "-r", "--check").exit_code == 1
+    assert run(one, "--check").exit_code == 1
+    assert run(root, "-r", "--check", "--to", "fp32").exit_code == 0
+    run(root, "-r", "--to", "bf16", "--in-place")
+    assert run(root, "-r", "--check").exit_code == 0
+    assert run(one, "--check").exit_code == 0
+    write_json(one / "config.json", {"quantization_config": {"quant_method": "fp8"}})
+    assert run(root, "-r", "--check").exit_code == 0
+    os.truncate(one / SHARD, 100)
+    assert run(root, "-r", "--check").exit_code == 1
+
+
+def test_lossless(root: Path) -> None:
+    """Only what loses nothing is repaired; the others are named, and are no failures."""
+    exact = root / "run-1" / "checkpoint-100"
+    for path in exact.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_shard(path, {name: each.bfloat16().float() for name, each in tensors.items()})
+    runs.age(root)
+    done = run(root, "-r", "--to", "bf16", "--in-place", "--lossless")
+    assert done.exit_code == 0
+    assert f"{root}: 1 repaired, 5 skipped in " in done.stdout
+    assert done.stdout.count("would lose values in bfloat16") == 5
+
+
+def test_trainer_state_is_deleted_when_that_is_asked_for(mixed: Path) -> None:
+    """Beside sound checkpoints it goes, and nothing else does; a broken one keeps its own."""
+    before = runs.contents(mixed)
+    planned = result(run(mixed, "-r", "--delete-trainer-state", "-n", "--json"))
+    assert not planned["deleted"]
+    done = run(mixed, "-r", "--delete-trainer-state", "--json")
+    deleted = result(done)
+    assert done.exit_code == 1
+    assert deleted["deleted"]
+    assert deleted["checkpoints"] == planned["checkpoints"]
+    assert deleted["totals"] == planned["totals"]
+    assert deleted["totals"] == {"checkpoints": 1, "files": 2, "bytes": 1100, "errors": 1}
+    after = runs.contents(mixed)
+    gone = before.keys() - after.keys()
+    home = "run-1/checkpoint-200"
+    assert gone == {
+        f"{home}/optimizer.pt",
+        f"{home}/global_step5/mp_rank_00_model_states.pt",
+    }
+    assert {name: before[name] for name in after} == after
+    assert not (mixed / home / "global_step5").exists()
+    assert "run-0/checkpoint-200/optimizer.pt" in after
+
+
+def test_fresh_trainer_state_stays(mixed: Path) -> None:
+    """Who has just written an optimizer is training on."""
+    optimizer = mixed / "run-1" / "checkpoint-200" / "optimizer.pt"
+    os.utime(optimizer)
+    done = run(mixed, "-r", "--delete-trainer-state", "--include", "run-1/checkpoint-200")
+    assert done.exit_code == 1
+    assert "is being written: optimizer.pt is new" in done.stdout
+    assert optimizer.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--include", "a"),
+        ("--exclude", "a"),
+        ("--scheduler", "tcp://a:1"),
+        ("-r", "--scheduler", "tcp://a:1"),
+        ("-r", "--to", "bf16", "-n", "--scheduler", "tcp://a:1"),
+        ("-r", "--to", "bf16", "--scheduler", "tcp://a:1", "--scheduler-file", "b"),
+        ("-r", "--against", "a"),
+        ("-r", "-n"),
+        ("-r", "-o", "out"),
+        ("--jsonl",),
+        ("-r", "--json", "--jsonl"),
+        ("-r", "--check", "--to", "bf16", "-n"),
+        ("-r", "--check", "--to", "bf16", "--in-place"),
+        ("-r", "--delete-trainer-state", "--to", "bf16"),
+        ("-r", "--delete-trainer-state", "--check"),
+    ],
+)
+def test_flags_that_do_not_go_together(arguments: tuple[str, ...], root: Path) -> None:
+    """The command line is wrong: status 2, and nothing is done."""
+    before = runs.contents(root)
+    done = run(root, *arguments)
+    assert done.exit_code == 2
+    assert runs.contents(root) == before
+
+
+def test_no_checkpoints(tmp_path: Path) -> None:
+    """A folder without any says so, in every mode."""
+    for arguments in ((), ("--to", "bf16"), ("--to", "bf16", "-n"), ("--check",)):
+        done = run(tmp_path, "-r", *arguments)
+        assert done.exit_code == 0
+        assert done.stdout == f"{tmp_path}: no checkpoints\n"
+    assert run(tmp_path / "missing", "-r").exit_code == 1
+
+
+def test_a_cluster_on_the_command_line(root: Path, saved: Path, scheduler_file: Path) -> None:
+    """With --scheduler-file, or the address in it, the workers of a cluster repair."""
+    address = json.loads(scheduler_file.read_text())["address"]
+    half = ("--include", "run-0/*")
+    first = run(root, "-r", "--to", "bf16", "--in-place", *half, "--scheduler", address)
+    assert first.exit_code == 0, first.output
+    assert first.stdout.startswith(f"{root}: 2 repaired in ")
+    rest = run(root, "-r", "--to", "bf16", "--in-place", "--scheduler-file", scheduler_file)
+    assert rest.exit_code == 0, rest.output
+    assert rest.stdout.startswith(f"{root}: 4 repaired, 2 already right in ")
+    for path in recast.discover(saved):
+        runs.check_repaired(path, root / path.relative_to(saved))
+
+
+def test_a_terminal_shows_one_bar(root: Path) -> None:
+    """Progress over all bytes, with a checkpoint's name, goes to a terminal and nowhere else."""
+    status, shown = on_a_terminal(root, "-r", "--to", "bf16", "--in-place")
+    assert status == 0
+    assert "B/s" in shown
+    assert "checkpoint-" in shown

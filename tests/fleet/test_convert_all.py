@@ -1,0 +1,265 @@
+"""Many checkpoints at once: the same on every executor."""
+
+import os
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+import recast
+from recast import Fate, Outcome, TargetError, Watcher
+from recast.execution.shard_job import carry_out
+from tests.checkpoints import random_tensors, save_shard, save_sharded
+from tests.fleet import runs
+
+
+class Notes(Watcher):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.whole = 0
+        self.done: dict[Path, int] = {}
+        self.outcomes: list[Outcome] = []
+
+    def begin(self, nbytes: int) -> None:
+        """Remember how much there is to do."""
+        self.whole = nbytes
+
+    def advance(self, path: Path, nbytes: int) -> None:
+        """Add up what is done."""
+        assert nbytes >= 0
+        self.done[path] = self.done.get(path, 0) + nbytes
+
+    def finish(self, outcome: Outcome) -> None:
+        """Remember what became of a checkpoint."""
+        self.outcomes.append(outcome)
+
+
+def found(root: Path) -> list[Path]:
+    """Return all checkpoints below *root*."""
+    return list(recast.discover(root))
+
+
+def fates(outcomes: list[Outcome]) -> list[Fate]:
+    """Return what became of each."""
+    return [each.fate for each in outcomes]
+
+
+@pytest.mark.parametrize("where", ["in place", "beside", "elsewhere"])
+def test_a_fleet_is_repaired(
+    executor: Executor | None, where: str, saved: Path, root: Path, tmp_path: Path
+) -> None:
+    """Every shard becomes what safetensors would have saved, on every executor, and stays so."""
+    options = {
+        "in place": {"in_place": True},
+        "beside": {},
+        "elsewhere": {"out": tmp_path / "out", "root": root},
+    }[where]
+    paths = found(root)
+    done = recast.convert_all(paths, "bf16", executor, **options)
+    assert fates(done) == [Fate.REPAIRED] * 6
+    assert [each.path for each in done] == paths
+    for outcome in done:
+        below = outcome.path.relative_to(root)
+        target = {
+            "in place": outcome.path,
+            "beside": outcome.path.with_name(f"{outcome.path.name}-bf16"),
+            "elsewhere": tmp_path / "out" / below,
+        }[where]
+        assert outcome.target == target
+        runs.check_repaired(saved / below, target)
+        assert outcome.evidence.tensors == 3
+        sizes = [sum(map(len, runs.contents(each).values())) for each in (saved / below, target)]
+        assert [outcome.size_before, outcome.size_after] == sizes
+        if where != "in place":
+            assert runs.contents(outcome.path) == runs.contents(saved / below)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert fates(recast.convert_all(paths, "bf16", executor, **options)) == [Fate.RIGHT] * 6
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == after
+
+
+def test_one_failure_stops_no_other(executor: Executor | None, saved: Path, root: Path) -> None:
+    """What is broken, quantized or gone is reported; what would overflow is not touched."""
+    broken, loud, gone, *fine = found(root)
+    shard = "model-00001-of-00002.safetensors"
+    os.truncate(broken / shard, 500)
+    save_shard(loud / shard, {"a.weight": torch.full((40, 8), 3.4e38)})
+    runs.age(root)
+    nowhere = gone.rename(gone.with_name("elsewhere"))
+    before = runs.contents(loud)
+    done = recast.convert_all([broken, loud, gone, *fine], "bf16", executor, in_place=True)
+    assert fates(done) == [Fate.FAILED, Fate.FAILED, Fate.SKIPPED, *[Fate.REPAIRED] * 3]
+    assert isinstance(done[0].error, recast.ShardError)
+    assert "would become infinite" in done[1].error.problem
+    assert "deleted meanwhile" in done[2].error.problem
+    assert runs.contents(loud) == before
+    assert nowhere.exists()
+    for path in fine:
+        runs.check_repaired(saved / path.relative_to(root), path)
+
+
+def test_lossless_repairs_what_loses_nothing(executor: Executor | None, root: Path) -> None:
+    """With lossless=True the others are skipped, with the tensor that would lose, and stay."""
+    exact, *others = found(root)
+    for path in exact.glob("*.safetensors"):
+        tensors = recast_tensors(path)
+        save_shard(path, {name: each.bfloat16().float() for name, each in tensors.items()})
+    runs.age(root)
+    before = [runs.contents(path) for path in others]
+    done = recast.convert_all([exact, *others], "bf16", executor, in_place=True, lossless=True)
+    assert fates(done) == [Fate.REPAIRED, *[Fate.SKIPPED] * 5]
+    assert done[0].evidence.lossless == done[0].evidence.tensors == 3
+    assert all("would lose values" in each.error.problem for each in done[1:])
+    assert [runs.contents(path) for path in others] == before
+
+
+def recast_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return what a weights file holds."""
+    from safetensors.torch import load_file  # noqa: PLC0415 - only here
+
+    return load_file(path)
+
+
+def test_progress_comes_back(executor: Executor | None, root: Path) -> None:
+    """What is told adds up to all weights, whatever each checkpoint's fate, and each is named."""
+    paths = found(root)
+    os.truncate(paths[0] / "model-00002-of-00002.safetensors", 100)
+    runs.age(root)
+    recast.convert_all(paths[1:2], "bf16", in_place=True)
+    notes = Notes()
+    done = recast.convert_all(paths, "bf16", executor, in_place=True, watcher=notes)
+    weights = {p: sum(each.stat().st_size for each in p.glob("*.safetensors")) for p in paths[:1]}
+    assert notes.done.keys() == set(paths)
+    assert sum(notes.done.values()) == notes.whole
+    assert notes.done[paths[0]] == weights[paths[0]]
+    assert sorted(map(repr, notes.outcomes)) == sorted(map(repr, done))
+
+
+def test_nested_checkpoints(executor: Executor | None, root: Path, tmp_path: Path) -> None:
+    """A run's own model and the checkpoints in its folder are converted, in their order."""
+    run = root / "run-0"
+    save_sharded(run, {"model-00001-of-00001.safetensors": random_tensors(a=(4, 4))})
+    runs.age(root)
+    paths = found(root)
+    assert paths[:3] == [run, run / "checkpoint-100", run / "checkpoint-200"]
+    out = tmp_path / "out"
+    for fate in (Fate.REPAIRED, Fate.RIGHT):
+        done = recast.convert_all(reversed(paths), "bf16", executor, out=out, root=root)
+        assert fates(done) == [fate] * 7
+    assert found(out) == [out / path.relative_to(root) for path in paths]
+    for path in paths[1:]:
+        assert recast.verify(out / path.relative_to(root), against=path).holds
+
+
+def test_what_lies_in_a_failure_waits(root: Path, tmp_path: Path) -> None:
+    """No result is put where the failed result around it belongs; mended, all is done."""
+    run = root / "run-0"
+    save_sharded(run, {"model-00001-of-00001.safetensors": random_tensors(a=(4, 4))})
+    config = run / "config.json"
+    text = config.read_text()
+    config.write_text("{")
+    runs.age(root)
+    out = tmp_path / "out"
+    done = {each.path: each for each in recast.convert_all(found(root), "bf16", out=out, root=root)}
+    assert done[run].fate is done[run / "checkpoint-100"].fate is Fate.FAILED
+    assert f"lies in {run}" in done[run / "checkpoint-100"].error.problem
+    assert done[root / "run-1" / "checkpoint-100"].fate is Fate.REPAIRED
+    assert not (out / "run-0").exists()
+    config.write_text(text)
+    runs.age(root)
+    done = recast.convert_all(found(root), "bf16", out=out, root=root)
+    assert sorted(fates(done)) == [Fate.RIGHT] * 4 + [Fate.REPAIRED] * 3
+
+
+class Twice(Executor):
+    """Runs every job twice, at once, and gives back what the first or the last to end returns."""
+
+    def __init__(self, *, first: bool = False) -> None:
+        self.told = 1 if first else 2
+        self.jobs: list[tuple[object, ...]] = []
+        self.threads: list[Thread] = []
+
+    def submit(  # type: ignore[override]
+        self, call: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> Future[object]:
+        """Run *call* in two threads."""
+        assert call is carry_out
+        self.jobs.append(args)
+        future: Future[object] = Future()
+        ended: list[object] = []
+
+        def run() -> None:
+            try:
+                ended.append(call(*args, **kwargs))
+            except recast.RecastError as error:
+                ended.append(error)
+            if len(ended) == self.told:
+                last = ended[-1]
+                if isinstance(last, Exception):
+                    future.set_exception(last)
+                else:
+                    future.set_result(last)
+
+        for _ in range(2):
+            self.threads.append(Thread(target=run))
+            self.threads[-1].start()
+        return future
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_job_that_runs_twice_at_once_does_no_harm(saved: Path, root: Path, first: bool) -> None:  # noqa: FBT001 - a case
+    """What two runs of the same job leave is what one leaves, whichever of them is believed."""
+    executor = Twice(first=first)
+    done = recast.convert_all(found(root), "bf16", executor, in_place=True)
+    for thread in executor.threads:
+        thread.join()
+    assert fates(done) == [Fate.REPAIRED] * 6
+    for outcome in done:
+        runs.check_repaired(saved / outcome.path.relative_to(root), outcome.path)
+
+
+def test_a_job_that_comes_too_late_does_no_harm(saved: Path, root: Path) -> None:
+    """A job that a lost worker does when all is over finds nothing to do, and leaves nothing."""
+    executor = Twice()
+    done = recast.convert_all(found(root), "bf16", executor, in_place=True)
+    for thread in executor.threads:
+        thread.join()
+    after = runs.contents(root)
+    for version, content in executor.jobs:
+        with pytest.raises(recast.RecastError):
+            carry_out(str(version), bytes(content), evidence=True)
+    assert runs.contents(root) == after
+    for outcome in done:
+        runs.check_repaired(saved / outcome.path.relative_to(root), outcome.path)
+
+
+def test_jobs_are_small(tmp_path: Path) -> None:
+    """A job takes kilobytes, however large the shard, and so does what comes back."""
+    names = [
+        f"model.layers.{layer}.self_attn.{part}_proj.weight"
+        for layer in range(80)
+        for part in ("q", "k", "v", "o")
+    ]
+    tensors = random_tensors(**dict.fromkeys(names, (64, 64)))
+    save_sharded(tmp_path / "large", {"model-00001-of-00001.safetensors": tensors})
+    executor = Twice()
+    recast.convert_all([tmp_path / "large"], "bf16", executor)
+    ((_, content),) = executor.jobs
+    assert len(pickle.dumps(content)) < 10_000 < sum(each.nbytes for each in tensors.values())
+
+
+def test_a_fleet_of_nothing(executor: Executor | None) -> None:
+    """No checkpoint, no outcome."""
+    assert recast.convert_all([], "bf16", executor) == []
+
+
+def test_in_place_and_out_exclude_each_other(root: Path) -> None:
+    """A result goes to one place."""
+    with pytest.raises(TargetError, match="is given beside in_place"):
+        recast.convert_all([root], "bf16", in_place=True, out=root / "out")
+    with pytest.raises(recast.DtypeError):
+        recast.convert_all([root], "int8")

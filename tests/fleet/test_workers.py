@@ -1,0 +1,261 @@
+"""Workers and clusters that cannot do their part, or are lost in the middle of it."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+import pytest
+from distributed import LocalCluster
+
+import recast
+from recast import Fate, WorkerError
+from recast.execution import shard_job
+from recast.execution.cluster import address_in, connected
+from tests.fleet import cluster, runs
+
+_OTHER_VERSION = """
+from recast.execution import shard_job
+shard_job.own_version = lambda: "0.0.1"
+"""
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def test_no_scheduler_there(root: Path, tmp_path: Path) -> None:
+    """An address where nobody answers, and a file that names nothing, are errors of one line."""
+    before = runs.contents(root)
+    empty = tmp_path / "empty.json"
+    empty.write_text("{}")
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    for where, problem in (
+        (("--scheduler", nobody), r"no scheduler answers there \(.+\); start one \(dask .+"),
+        (("--scheduler", "nowhere"), "is no scheduler's address; write it like this: tcp://.+"),
+        (("--scheduler-file", str(tmp_path / "none")), "No such file or directory; .+"),
+        (("--scheduler-file", str(empty)), "names no scheduler; start one .+"),
+    ):
+        line = [sys.executable, "-m", "recast", root, "-r", "--to", "bf16", "--in-place", *where]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 1
+        (said,) = done.stderr.splitlines()
+        assert re.fullmatch(f"recast: {re.escape(where[1])}: {problem}", said)
+    assert runs.contents(root) == before
+
+
+def test_dask_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lacks the extra is told its name."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(WorkerError, match=r"is not installed; pip install 'recast\[dask\]'"),
+        connected("tcp://127.0.0.1:8786"),
+    ):
+        pass
+
+
+def test_another_version_on_the_worker(root: Path, tmp_path: Path) -> None:
+    """A worker with another recast refuses the job, says both versions, and nothing changes."""
+    preload = tmp_path / "other_version.py"
+    preload.write_text(_OTHER_VERSION)
+    before = runs.contents(root)
+    with (
+        cluster.by_hand(tmp_path, 1, preload) as file,
+        connected(address_in(file)) as found,
+    ):
+        done = recast.convert_all(recast.discover(root), "bf16", found.executor, in_place=True)
+    assert {each.fate for each in done} == {Fate.FAILED}
+    mine = recast.__version__
+    for each in done:
+        assert isinstance(each.error, WorkerError)
+        assert each.error.problem == f"has recast 0.0.1, but was sent a job by recast {mine}"
+        assert "same version" in each.error.remedy
+    assert runs.contents(root) == before
+
+
+def test_a_worker_that_does_not_see_the_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without the disk says which folder it misses, and what to do."""
+    paths = list(recast.discover(root))
+    before = runs.contents(root)
+    pack = shard_job.pack
+
+    def elsewhere(job: shard_job.ShardJob) -> bytes:
+        """Pack the job as it is for a worker that has the disk under another path."""
+        content: bytes = pack(
+            shard_job.ShardJob(
+                job.number,
+                job.plan,
+                Path("/mnt/elsewhere") / job.source.name,
+                job.scratch,
+                job.scans,
+                job.token,
+            )
+        )
+        return content
+
+    monkeypatch.setattr("recast.execution.crew.pack", elsewhere)
+    with ThreadPoolExecutor(2) as executor:
+        done = recast.convert_all(paths, "bf16", executor, in_place=True)
+    assert {each.fate for each in done} == {Fate.FAILED}
+    error = done[0].error
+    assert isinstance(error, WorkerError)
+    assert re.match(r"does not see /mnt/elsewhere/model-0000\d-of", error.problem)
+    assert "the same disk under the same path" in error.remedy
+    assert runs.contents(root) == before
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Workers that say they have written a file, which lies on a disk of their own."""
+
+    def submit(self, call, /, *args, **kwargs):
+        """Do the job, and hide what it has made."""
+
+        def hidden() -> object:
+            import pickle  # noqa: PLC0415
+            import zlib  # noqa: PLC0415
+
+            done = call(*args, **kwargs)
+            pickle.loads(zlib.decompress(args[1])).staged.unlink(missing_ok=True)  # noqa: S301
+            return done
+
+        return super().submit(hidden)
+
+
+def test_a_worker_that_writes_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker claims to have written is believed when it is seen."""
+    monkeypatch.setattr("recast.execution.publish._DELAYS", (0.01,))
+    paths = list(recast.discover(root))
+    before = runs.contents(root)
+    with Elsewhere(2) as executor:
+        done = recast.convert_all(paths, "bf16", executor, in_place=True)
+    assert {each.fate for each in done} == {Fate.FAILED}
+    assert "but cannot be seen here" in done[0].error.problem
+    assert runs.contents(root) == before
+
+
+def repaired_in_the_end(saved: Path, root: Path) -> None:
+    """Check that every checkpoint below *root* is what it should be."""
+    for path in recast.discover(saved):
+        runs.check_repaired(path, root / path.relative_to(saved))
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred checkpoints; nobody writes here."""
+    root = tmp_path_factory.mktemp("hundred") / "runs"
+    runs.save_runs(root, 20, 5)
+    return root
+
+
+def worker_processes(local: LocalCluster) -> list[int]:
+    """Return the processes of a cluster's workers that live now."""
+    found = [nanny.process.pid for nanny in local.workers.values() if nanny.process is not None]
+    return [each for each in found if each]
+
+
+class Killer(Thread):
+    """Kills a worker at random every now and then, until it is told to stop."""
+
+    def __init__(self, local: LocalCluster, seed: int) -> None:
+        super().__init__()
+        self.local = local
+        self.chance = random.Random(seed)  # noqa: S311 - no secret
+        self.over = Event()
+        self.kills = 0
+
+    def run(self) -> None:
+        """Kill one worker at a time, each when it has lived for a moment."""
+        while not self.over.wait(self.chance.uniform(0.05, 0.6)):
+            living = worker_processes(self.local)
+            if len(living) == len(self.local.workers):
+                os.kill(self.chance.choice(living), signal.SIGKILL)
+                self.kills += 1
+
+
+def test_workers_killed_at_random(
+    hundred: Path,
+    tmp_path: Path,
+    local_cluster: LocalCluster,
+    thorough: bool,  # noqa: FBT001 - a fixture
+) -> None:
+    """While a hundred checkpoints are repaired in place, workers die; all end right.
+
+    A job whose worker was lost is done by another; where a job was unlucky several times, the
+    same call finishes what is missing.
+    """
+    from distributed import Client  # noqa: PLC0415
+
+    kills = 0
+    for seed in range(30 if thorough else 1):
+        root = runs.copied(hundred, tmp_path / f"runs-{seed}")
+        paths = list(recast.discover(root))
+        killer = Killer(local_cluster, seed)
+        with Client(local_cluster, set_as_default=False) as client:
+            executor = client.get_executor(pure=False, retries=2)
+            killer.start()
+            try:
+                for _ in range(5):
+                    done = recast.convert_all(paths, "bf16", executor, in_place=True)
+                    if all(each.error is None for each in done):
+                        break
+                    assert all(isinstance(e.error, WorkerError | None) for e in done)
+            finally:
+                killer.over.set()
+                killer.join()
+            client.wait_for_workers(2, timeout=60)
+        kills += killer.kills
+        assert all(each.error is None for each in done)
+        repaired_in_the_end(hundred, root)
+    assert kills >= (30 if thorough else 1)
+
+
+def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool) -> None:  # noqa: FBT001 - a fixture
+    """A pool breaks when one of its processes is killed: it is said, and a new pool goes on."""
+    chance = random.Random(0)  # noqa: S311 - no secret
+    root = runs.copied(hundred, tmp_path / "runs")
+    paths = list(recast.discover(root))
+    broken = 0
+    for _ in range(50):
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            pool.submit(os.getpid).result()
+            (victim, *_) = (each.pid for each in psutil.Process().children() if is_of(pool, each))
+            more = broken < (20 if thorough else 2)
+            killer = Thread(target=kill_after, args=(victim, chance.uniform(0.02, 0.3)))
+            if more:
+                killer.start()
+            done = recast.convert_all(paths, "bf16", pool, in_place=True)
+            if more:
+                killer.join()
+        failed = [each for each in done if each.error is not None]
+        assert all(isinstance(each.error, WorkerError) for each in failed)
+        assert all("a worker failed" in each.error.problem for each in failed)
+        broken += bool(failed)
+        if not failed:
+            break
+    assert broken
+    assert not failed
+    repaired_in_the_end(hundred, root)
+
+
+def is_of(pool: ProcessPoolExecutor, process: psutil.Process) -> bool:
+    """Whether *process* is one of the pool's."""
+    return process.pid in pool._processes  # noqa: SLF001 - there is no other way to ask
+
+
+def kill_after(process: int, seconds: float) -> None:
+    """Kill a process after some time."""
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""What would load, asked of the libraries themselves."""

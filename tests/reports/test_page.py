@@ -1,0 +1,178 @@
+"""The page to look at: what it says, and that a browser shows it."""
+
+import builtins
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+import recast
+from recast.cli import command
+from tests.checkpoints import save_shard, two_shards
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Start a headless Chromium, without a network."""
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("there is no Chromium on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600"):
+        options.add_argument(argument)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a small model of two layers: noise, one layer exact in bf16, an overflow, a NaN."""
+    folder = tmp_path_factory.mktemp("page") / "tiny <model>"
+    noise = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    tensors = {
+        "model.layers.0.q.weight": noise,
+        "model.layers.1.q.weight": noise.bfloat16().float(),
+        "model.layers.0.k.weight": noise / 64,
+        "model.layers.1.k.weight": torch.tensor([3.4e38, 1.0, torch.nan]),
+        "model.norm.weight": noise * 8,
+    }
+    save_shard(folder / "model.safetensors", tensors)
+    return folder
+
+
+def converted(checkpoint: Path, target: Path) -> recast.Conversion:
+    """Convert it, with one tensor kept."""
+    plan = recast.plan(checkpoint, "bf16", keep=["*norm*"], allow=["overflow"])
+    return recast.convert(plan, out=target)
+
+
+def test_a_page_needs_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
+    """It names no other file and no host, and no name of a stranger is markup in it."""
+    done = converted(checkpoint, tmp_path / "out")
+    results = (
+        done,
+        recast.inspect(checkpoint),
+        recast.scan(checkpoint),
+        recast.verify(tmp_path / "out", against=checkpoint),
+    )
+    for result in results:
+        recast.report(result, tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert not re.search(r"https?:|src=|href=|@import|url\(", page)
+        assert "<model>" not in page
+
+
+def test_a_browser_shows_what_was_done(
+    browser: webdriver.Chrome, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Figures, dtypes and errors by layer, and tables that are sorted by a click; no complaint."""
+    done = converted(checkpoint, tmp_path / "out")
+    recast.report(done, tmp_path / "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert "converted to bfloat16" in browser.title
+    tiles = {
+        tile.find_element(By.TAG_NAME, "span").text: tile.find_element(By.TAG_NAME, "b").text
+        for tile in browser.find_elements(By.CLASS_NAME, "tile")
+    }
+    total = done.total
+    assert tiles["tensors cast"] == "4 of 5"
+    assert tiles["lossless"] == str(total.lossless) == "1"
+    assert tiles["values changed"] == f"{total.changed:,}"
+    assert (tiles["became infinite"], tiles["NaN"]) == ("1", "1")
+    dtypes, errors = browser.find_elements(By.CLASS_NAME, "map")
+    cells = dtypes.find_elements(By.CSS_SELECTOR, "td.c-F32")
+    assert ["norm" in cell.get_attribute("title") for cell in cells] == [True]
+    (exact,) = errors.find_elements(By.CSS_SELECTOR, "td.c-exact")
+    assert "model.layers.*.q.weight 1: lossless" in exact.get_attribute("title")
+    (lost,) = errors.find_elements(By.CSS_SELECTOR, "td.c-overflow")
+    assert "1 finite values became infinite" in lost.get_attribute("title")
+    table = browser.find_element(By.CLASS_NAME, "rows")
+
+    def column(number: int) -> list[str]:
+        found = table.find_elements(By.CSS_SELECTOR, f"tbody td:nth-child({number})")
+        return [cell.get_property("dataset").get("value", cell.text) for cell in found]
+
+    changed = [each.changed for each in done.evidence]
+    button = table.find_element(By.XPATH, ".//button[text()='changed']")
+    for ordered in (sorted(changed), sorted(changed, reverse=True)):
+        button.click()
+        assert [int(each) for each in column(6) if each] == ordered
+    table.find_element(By.XPATH, ".//button[text()='tensor']").click()
+    assert column(1) == sorted(column(1))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_can_be_read_in_light_and_dark(
+    browser: webdriver.Chrome, checkpoint: Path, tmp_path: Path, scheme: str
+) -> None:
+    """Text differs from its ground as WCAG asks of small text, and nothing sticks out."""
+    recast.report(converted(checkpoint, tmp_path / "out"), tmp_path / "page.html")
+    emulated = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
+    browser.get((tmp_path / "page.html").as_uri())
+    body = browser.find_element(By.TAG_NAME, "body")
+    ground = luminance(body.value_of_css_property("background-color"))
+    for element in (body, browser.find_element(By.CLASS_NAME, "lead")):
+        ink = luminance(element.value_of_css_property("color"))
+        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5
+    assert (ground > 0.5) == (scheme == "light")
+    width = "return document.documentElement.scrollWidth <= window.innerWidth"
+    assert browser.execute_script(width)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a CSS colour, as WCAG defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [
+        each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    ]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_the_command_writes_a_page(tmp_path: Path) -> None:
+    """--report goes with every mode but a dry run, and does not change what is printed."""
+    source = two_shards(tmp_path / "ckpt")
+    page = tmp_path / "page.html"
+    for flags, title in (
+        ([], "what is stored"),
+        (["--scan"], "what its values need"),
+        (["--to", "bf16"], "converted to bfloat16"),
+    ):
+        answer = CliRunner().invoke(command, [str(source), *flags, "--report", str(page)])
+        assert answer.exit_code == 0, answer.output
+        assert title in page.read_text(encoding="utf-8")
+    flags = ["--against", str(source), "--report", str(page)]
+    answer = CliRunner().invoke(command, [str(tmp_path / "ckpt-bf16"), *flags])
+    assert answer.exit_code == 0
+    assert "verified against ckpt" in page.read_text(encoding="utf-8")
+    flags = ["--to", "bf16", "-n", "--report", str(page)]
+    assert CliRunner().invoke(command, [str(source), *flags]).exit_code == 2
+
+
+def test_without_jinja_the_way_out_is_said(tmp_path: Path, monkeypatch) -> None:
+    """Who did not install the extra is told which it is; a folder that is missing is named."""
+    found = recast.inspect(two_shards(tmp_path / "ckpt"))
+    with pytest.raises(recast.StorageError, match=r"none/page\.html: No such file"):
+        recast.report(found, tmp_path / "none" / "page.html")
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: object) -> object:
+        if name == "jinja2":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(recast.RecastError, match=r"recast\[report\]"):
+        recast.report(found, tmp_path / "page.html")

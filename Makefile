@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults hub-faults fuzz fleet loaders bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet keep-rules loaders bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,12 @@ hub-faults: $(INSTALLED)
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Builds every type of model that transformers knows: what changed against the table of keep
+# rules, and does a conversion store what transformers stores? Some minutes.
+keep-rules: $(INSTALLED)
+	$(BIN)/python -m tools.observe_keep_rules --check
+	$(BIN)/python -m pytest tests/peers/test_every_model_type.py --every-model-type
 
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)

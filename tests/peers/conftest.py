@@ -22,6 +22,13 @@ from tools import tiny_models
 Tensors = dict[str, torch.Tensor]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that builds a tiny model of every type, rather than of some."""
+    parser.addoption(
+        "--every-model-type", action="store_true", help="try all types of models, not 60 of them"
+    )
+
+
 @pytest.fixture(scope="package", autouse=True)
 def _offline_and_quiet() -> Iterator[None]:
     """Set for these tests alone what HF_HUB_OFFLINE would set for the process."""

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults fuzz fleet keep-rules bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet keep-rules loaders bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -16,22 +16,35 @@ test: $(INSTALLED)
 faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults --every-point
 
+# Every request of a push fails once, in every way, by LFS and by xet: some minutes.
+hub-faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/hub/test_faults.py --every-request
+
 # At least 100,000 mutated headers, indexes and configs: some minutes.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Builds every type of model that transformers knows: what changed against the table of keep
+# rules, and does a conversion store what transformers stores? Some minutes.
+keep-rules: $(INSTALLED)
+	$(BIN)/python -m tools.observe_keep_rules --check
+	$(BIN)/python -m pytest tests/peers/test_every_model_type.py --every-model-type
 
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)
 	$(BIN)/python -m pytest tests/fleet --many-kills
 
+# What transformers 4.57 and 4.44 load, asked of them: a minute, and two downloads.
+loaders: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/transformers-4.57 \
+		transformers==4.57.6 huggingface_hub==0.36.0 tokenizers==0.22.1
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/transformers-4.44 \
+		transformers==4.44.2 huggingface_hub==0.24.7 tokenizers==0.19.1
+	RECAST_TRANSFORMERS_4_57=$(VENV)/transformers-4.57 \
+	RECAST_TRANSFORMERS_4_44=$(VENV)/transformers-4.44 $(BIN)/python -m pytest tests/loaders
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
-
-# Observes what transformers keeps, of every model type, and says what changed since the table was
-# made; then converts a tiny model of every type beside transformers: half an hour.
-keep-rules: $(INSTALLED)
-	$(BIN)/python -m tools.observe_keep_rules --check
-	$(BIN)/python -m pytest tests/peers/test_every_type.py --every-type
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ PACKAGE = Path(recast.__file__).parent
 RANKS = (
     ("recast.cli", "recast.cli_fleet", "recast.__main__"),
     ("recast",),
-    ("recast.execution", "recast.hub"),
+    ("recast.execution", "recast.remote", "recast.hub"),
     ("recast.reports",),
     ("recast.planning",),
     ("recast.formats",),

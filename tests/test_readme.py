@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub.server import TOKEN, HubServer
+
 README = Path(__file__).parent.parent / "README.md"
 _SESSION = re.compile(r"(```console\n\$ recast[^\n]*\n)(.*?)(```\n)", re.DOTALL)
 _SECONDS = re.compile(r"in [0-9.]+ s\b")
@@ -20,7 +22,7 @@ def renewed(readme: str, folder: Path) -> str:
 
     def run(session: re.Match[str]) -> str:
         arguments = session[1].split("\n")[1].removeprefix("$ recast").split()
-        environment = os.environ | {"COLUMNS": "100"}
+        environment = os.environ | {"COLUMNS": "100"} | client
         done = subprocess.run(
             [sys.executable, "-m", "recast", *arguments],
             cwd=folder,
@@ -29,10 +31,20 @@ def renewed(readme: str, folder: Path) -> str:
             text=True,
             check=True,
         )
-        printed = done.stdout.replace(f"{folder}/", "")
+        printed = done.stdout.replace(f"{folder}/", "").replace(hub.url, "https://huggingface.co")
         return session[1] + printed + session[3]
 
-    return _SESSION.sub(run, readme)
+    with HubServer(folder / "store") as hub:
+        hub.add("org/minilm", folder / "minilm")
+        client = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(folder / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": TOKEN,
+            "TMPDIR": str(folder),
+        }
+        return _SESSION.sub(run, readme)
 
 
 def make_checkpoints(folder: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recast.errors import (
         CheckpointError,
         DtypeError,
+        HubError,
         LossError,
         RecastError,
         RefusedError,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import Finding, Severity, findings
     from recast.planning.planner import Plan
+    from recast.planning.publication import Publication
+    from recast.remote.push import plan_push, push
     from recast.reports.conversion import Conversion
     from recast.reports.fleet import Fate, Outcome
     from recast.reports.scan import Scan
@@ -46,9 +49,11 @@ _HOMES = {
     "DtypeError": "recast.errors",
     "Fate": "recast.reports.fleet",
     "Finding": "recast.formats.findings",
+    "HubError": "recast.errors",
     "LossError": "recast.errors",
     "Outcome": "recast.reports.fleet",
     "Plan": "recast.planning.planner",
+    "Publication": "recast.planning.publication",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
     "Scan": "recast.reports.scan",
@@ -66,6 +71,8 @@ _HOMES = {
     "fix_config": "recast.execution.converter",
     "inspect": "recast.execution.reader",
     "plan": "recast.execution.converter",
+    "plan_push": "recast.remote.push",
+    "push": "recast.remote.push",
     "report": "recast.execution.reporter",
     "scan": "recast.execution.scanner",
     "verify": "recast.execution.verifier",
@@ -79,9 +86,11 @@ __all__ = [
     "DtypeError",
     "Fate",
     "Finding",
+    "HubError",
     "LossError",
     "Outcome",
     "Plan",
+    "Publication",
     "RecastError",
     "RefusedError",
     "Scan",
@@ -100,6 +109,8 @@ __all__ = [
     "fix_config",
     "inspect",
     "plan",
+    "plan_push",
+    "push",
     "report",
     "scan",
     "verify",

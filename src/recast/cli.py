@@ -39,6 +39,8 @@ recast ./ckpt --to bf16                convert into ./ckpt-bf16
 recast ./ckpt --like ./base            take the dtypes of ./base
 recast ./ckpt --fix-config             make config and index true
 recast ./ckpt-bf16 --against ./ckpt    verify
+recast ./ckpt --to bf16 --push         convert, and publish on the Hub
+recast hf://org/name                   inspect what is on the Hub
 recast ./runs -r                       a table of all checkpoints in a folder
 recast ./runs -r --to bf16 --in-place  repair them all
 
@@ -58,7 +60,7 @@ class Arguments:
     against: Path | None
     scan: bool
     fix_config: bool
-    like: Path | None
+    like: str | None
     report: Path | None
     keep: tuple[str, ...]
     cast: tuple[str, ...]
@@ -76,6 +78,10 @@ class Arguments:
     scheduler_file: Path | None
     delete_trainer_state: bool
     jsonl: bool
+    push: str | None
+    public: bool
+    pr: bool
+    revision: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class _Interrupted(BaseException):
 @click.option("--against", type=_PATH, metavar="SRC", help="Verify that PATH is what SRC becomes.")
 @click.option("--scan", is_flag=True, help="Look at every value: what do they need?")
 @click.option("--fix-config", is_flag=True, help="Make config and index true; no tensor changes.")
-@click.option("--like", type=_PATH, metavar="BASE", help="Give tensors the dtypes of BASE's.")
+@click.option("--like", metavar="BASE", help="Give tensors the dtypes of BASE's.")
 @click.option(
     "--keep", multiple=True, metavar="GLOB", help="Leave these tensors as they are (repeatable)."
 )
@@ -132,6 +138,16 @@ class _Interrupted(BaseException):
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
+@click.option(
+    "--push",
+    is_flag=False,
+    flag_value="",
+    metavar="[ORG/NAME]",
+    help="Publish the result on the Hub, in one commit.",
+)
+@click.option("--public", is_flag=True, help="A repository that --push makes is public.")
+@click.option("--pr", is_flag=True, help="--push opens a pull request, or updates its own.")
+@click.option("--revision", metavar="BRANCH", help="--push commits to BRANCH.")
 @click.option("-r", "--recursive", is_flag=True, help="PATH holds runs: take every checkpoint.")
 @click.option(
     "--include", multiple=True, metavar="GLOB", help="With -r: only these, below PATH (repeatable)."
@@ -157,6 +173,9 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     options["keep_rules"] = not options.pop("no_keep_rules")
     arguments = Arguments(**options)  # type: ignore[arg-type]  # click has checked the types
     mode = _mode(paths, arguments)
+    if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
+        # The Hub's client reads it when it is loaded; it draws bars wherever stderr leads.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     failed = said = False
     results: list[documents.Document] = []
     for path in paths:
@@ -249,6 +268,14 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         len(paths) > 1 and (arguments.out or arguments.against or arguments.report),
         "-o, --against and --report go with one PATH",
     )
+    yield (
+        arguments.push is None and (arguments.public or arguments.pr or arguments.revision),
+        "--public, --pr and --revision go with --push",
+    )
+    yield (
+        len(paths) > 1 and arguments.push,
+        "--push ORG/NAME goes with one PATH; --push alone with many",
+    )
 
 
 def _check_allowed(names: tuple[str, ...]) -> None:
@@ -270,6 +297,7 @@ def _given(arguments: Arguments) -> str | None:
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
         "--allow": arguments.allow,
+        "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)
 
@@ -387,24 +415,73 @@ def _plan(path: str, arguments: Arguments) -> Answer:
     """Say what converting would do."""
     plan = _planned(path, arguments)
     in_place = arguments.in_place or arguments.fix_config
-    target = plan.checkpoint.path if in_place else arguments.out or plan.default_target
+    target = plan.checkpoint.local_path if in_place else arguments.out or plan.default_target
+    push = None if arguments.push is None else _publication(path, plan, arguments)
     return Answer(
-        plan, partial(text.plan, plan, target), partial(documents.plan_document, plan, target)
+        plan,
+        partial(text.plan, plan, target, push),
+        partial(documents.plan_document, plan, target, push),
     )
 
 
 def _convert(path: str, arguments: Arguments) -> Answer:
     """Convert, and say what was done."""
     plan = _planned(path, arguments)
+    if arguments.push is not None:
+        return _push(path, plan, arguments)
+    done = _converted(path, plan, arguments)
+    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
+
+
+def _converted(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Conversion:
+    """Convert."""
     with _naming_files_of(path), _progress(path, plan.size_before, arguments) as progress:
-        done = recast.convert(
+        return recast.convert(
             plan,
             out=arguments.out,
             in_place=arguments.in_place or arguments.fix_config,
             workers=arguments.workers,
             progress=progress,
         )
-    return Answer(done, partial(text.conversion, done), partial(documents.conversion, done))
+
+
+def _publication(path: str, plan: recast.Plan, arguments: Arguments) -> recast.Publication:
+    """Say what --push would do."""
+    with _naming_files_of(path):
+        return recast.plan_push(
+            plan,
+            arguments.push or None,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+        )
+
+
+def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
+    """Convert, publish the result, and say what was done. What others will see is said before."""
+    shown = _publication(path, plan, arguments)
+    if shown.is_grave or not arguments.quiet:
+        click.echo(text.publication(shown), err=True)
+    is_remote = not isinstance(plan.checkpoint.path, Path)
+    source: recast.Plan | recast.Conversion = plan
+    if not is_remote or arguments.out:
+        source = _converted(path, plan, arguments)
+    with _naming_files_of(path):
+        pushed = recast.push(
+            source,
+            shown.destination.repo,
+            public=arguments.public,
+            pr=arguments.pr or None,
+            revision=arguments.revision,
+            parent=shown.destination.parent,
+            workers=arguments.workers,
+        )
+    done = pushed.conversion or recast.Conversion(plan, None, (), 0.0)
+    return Answer(
+        done,
+        partial(text.conversion, done, pushed),
+        partial(documents.conversion, done, pushed.publication, pushed),
+    )
 
 
 def _verify(path: str, arguments: Arguments) -> Answer:
@@ -442,8 +519,13 @@ def _naming_files_of(checkpoint: str | Path) -> Iterator[None]:
         subject = Path(error.subject)
         if subject == path or path in subject.parents:
             raise
-        whole = path / subject if path.is_dir() else path
-        raise type(error)(str(whole), error.problem, error.remedy) from error
+        if not path.exists():  # on the Hub
+            whole = str(checkpoint)
+            if not whole.endswith(f"/{subject}"):
+                whole += f"/{subject}"
+        else:
+            whole = str(path / subject if path.is_dir() else path)
+        raise type(error)(whole, error.problem, error.remedy) from error
 
 
 @contextmanager

@@ -44,6 +44,10 @@ class TargetError(RecastError):
     """A place that cannot take the output: taken, inside the source, too small."""
 
 
+class HubError(RecastError):
+    """The Hub cannot be reached, does not know something, or does not let one do it."""
+
+
 class StorageError(RecastError):
     """The operating system failed to read or write a file."""
 

@@ -41,7 +41,7 @@ def processes() -> Iterator[Executor]:
 def local_cluster() -> Iterator[LocalCluster]:
     """A Dask cluster of two processes, which are started again when they die."""
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as local:
         yield local
 

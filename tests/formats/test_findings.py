@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "int8": (coded("x.kernel", "x.kernel_scale", torch.int8), [CODED]),
     "int8 of another kind": (coded("x.kernel_int8", "x.kernel_scale", torch.int8), [CODED]),
     "uint8": (coded("x.qw", "x.zeros", torch.uint8, torch.bfloat16), [CODED]),
-    "int16": (coded("weight", "scale", torch.int16), [CODED]),
+    "int16": (coded("x.weight", "x.scale", torch.int16), [CODED]),
     "uint16": (coded("x.kernel", "x.kernel_zero_point", torch.uint16), [CODED]),
     "int32": (coded("x.weight", "x.weight.zeros", torch.int32), [CODED]),
     "uint32 of MLX": (coded("x.weight", "x.scales", torch.uint32, torch.float16), [CODED]),

@@ -107,6 +107,8 @@ def loaded(folder: Path, option: str) -> str | None:
         return None
     # Not model.dtype, which older versions take from the config.
     dtypes = Counter(str(each.dtype).removeprefix("torch.") for each in model.parameters())
+    if major >= 5 and len(dtypes) > 1:
+        return f"several: {dtypes}"  # only older ones leave some as they are
     return max(dtypes, key=dtypes.__getitem__)
 
 

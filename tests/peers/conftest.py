@@ -23,9 +23,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that tries every model type, rather than a spread of them."""
+    """Add the option that builds a tiny model of every type, rather than of some."""
     parser.addoption(
-        "--every-type", action="store_true", help="try every model type, not a spread of them"
+        "--every-model-type", action="store_true", help="try all types of models, not 60 of them"
     )
 
 

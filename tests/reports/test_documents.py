@@ -18,6 +18,8 @@ import recast
 from recast import cli, errors
 from recast.dtypes import Dtype
 from recast.execution.cluster import connected
+from recast.formats.hub_path import HubFile
+from recast.planning.publication import Destination, make_publication
 from recast.reports import documents
 from tests import checkpoints
 
@@ -108,6 +110,19 @@ def with_a_base(root: Path) -> Iterator[Json]:
     yield documents.plan_document(plan, plan.default_target)
     yield documents.conversion(recast.convert(plan))
     yield documents.conversion(recast.fix_config(tuned))
+
+
+def published(root: Path) -> Iterator[Json]:
+    """Plan and make commits to repositories that are there and that are not."""
+    plan = recast.plan(checkpoints.two_shards(root / "ckpt"), "bf16")
+    sizes = {file.name: file.size for file in plan.files} | {"README.md": 1}
+    new = Destination("ckpt", exists=False, private=True)
+    yield documents.plan_document(plan, root / "out", make_publication(new, sizes, frozenset()))
+    names = ("README.md", "model.safetensors", "config.json", "tokenizer.json")
+    files = {name: HubFile(name, 1, "0" * 40) for name in names}
+    there = Destination("org/name", exists=True, private=False, owned=True, parent="1", files=files)
+    made = make_publication(there, sizes, frozenset({"tokenizer.json"}))
+    yield documents.conversion(recast.convert(plan), made, "https://hub/org/name/commit/2")
 
 
 def hollow(root: Path) -> Iterator[Json]:
@@ -255,6 +270,7 @@ GALLERY = (
     one_file,
     kept_tensors,
     with_a_base,
+    published,
     hollow,
     unloadable,
     every_dtype,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recast import dtypes
 from recast.errors import DtypeError, RefusedError, TargetError
-from recast.execution.anew import workplace_beside, write_anew
+from recast.execution.anew import Written, workplace_beside, write_anew
 from recast.execution.crew import Crew, Threads
 from recast.execution.in_place import workplace_in, write_in_place
 from recast.execution.reader import inspect
@@ -16,6 +16,7 @@ from recast.execution.target import check_target, is_finished
 from recast.execution.workers import chosen_workers
 from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
+from recast.formats.hub_path import HubPath
 from recast.planning.likeness import main_dtype_of
 from recast.planning.planner import Plan, make_plan, plan_documents
 from recast.planning.policy import Policy
@@ -159,6 +160,8 @@ def convert(
         raise TargetError(
             str(source.checkpoint.path), "is put right where it lies", "give in_place"
         )
+    if in_place:
+        _refuse_remote(source.checkpoint)
     effort = Effort(chosen_workers(workers), evidence or source.policy.lossless, progress)
     return carry_out(source, Path(out) if out else None, Threads(effort), in_place=in_place)
 
@@ -169,19 +172,38 @@ def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Co
     target = out or plan.default_target
     if not plan.changes:
         if in_place:
-            tidy(workplace_in(plan), plan.checkpoint.path)
+            tidy(workplace_in(plan), plan.checkpoint.local_path)
         return Conversion(plan, None, (), 0.0)
     if not in_place and is_finished(plan, target):
         tidy(workplace_beside(target), target)
         return Conversion(plan, target, (), 0.0, found=True)
     if in_place:
-        target = plan.checkpoint.path
-        written = write_in_place(plan, crew)
-    else:
-        check_target(plan, target)
-        written = write_anew(plan, target, crew)
+        target = plan.checkpoint.local_path
+    written = _write(plan, target, crew, in_place=in_place)
     seconds = time.monotonic() - begun
     return Conversion(plan, target, written.shards, seconds, written.resumed, written.discarded)
+
+
+def _write(plan: Plan, target: Path, crew: Crew, *, in_place: bool) -> Written:
+    """Let *crew* carry out *plan*, whose source is here or on the Hub."""
+    if in_place:
+        return write_in_place(plan, crew)
+    check_target(plan, target)
+    if isinstance(plan.checkpoint.path, HubPath):
+        from recast.remote.stream import to_folder  # noqa: PLC0415 - few need the Hub
+
+        return to_folder(plan, target, crew.effort)
+    return write_anew(plan, target, crew)
+
+
+def _refuse_remote(checkpoint: Checkpoint) -> None:
+    """Raise RefusedError for a checkpoint that has no files here to replace."""
+    if isinstance(checkpoint.path, HubPath):
+        raise RefusedError(
+            str(checkpoint.path),
+            "lies on the Hub, where nothing is replaced file by file",
+            f"push to it instead, which is one commit: --push {checkpoint.path.repo}",
+        )
 
 
 def fix_config(source: AnyPath | Checkpoint) -> Conversion:

@@ -30,7 +30,7 @@ def write_in_place(plan: Plan, crew: Crew) -> Written:
     another conversion was begun here and not finished; nothing has been replaced then.
     """
     _refuse_links(plan)
-    path = plan.checkpoint.path
+    path = plan.checkpoint.local_path
     with workplace(workplace_in(plan), path) as work:
         try:
             _refuse_mixture(plan, work)
@@ -51,7 +51,7 @@ def write_in_place(plan: Plan, crew: Crew) -> Written:
 
 def workplace_in(plan: Plan) -> Path:
     """Return where the successors of a checkpoint's files are prepared."""
-    path = plan.checkpoint.path
+    path = plan.checkpoint.local_path
     return workplace_beside(path) if plan.checkpoint.is_file else path / _WORKPLACE
 
 
@@ -64,11 +64,11 @@ def _replace(plan: Plan, work: Workplace, crew: Crew) -> tuple[ShardConversion, 
             ShardJob(number, shard, plan.source_of(shard.name), work.folder)
             for number, shard in changing
         )
-        room = _at_once([shard.size for _, shard in changing], plan.checkpoint.path)
+        room = _at_once([shard.size for _, shard in changing], plan.checkpoint.local_path)
         for job, shard_done in crew.carry_out(jobs, room):
             _publish(job)
             done[job.number] = shard_done
-        write_documents(plan, plan.checkpoint.path, work.folder, crew.effort)
+        write_documents(plan, plan.checkpoint.local_path, work.folder, crew.effort)
     except RecastError as error:
         if not done and not work.left:
             work.remove()
@@ -116,7 +116,7 @@ def _refuse_mixture(plan: Plan, work: Workplace) -> None:
     """Refuse to begin where another conversion was begun: some tensors are rounded already."""
     if work.left and work.left.get("wish") != plan.policy.fingerprint:
         raise RefusedError(
-            str(plan.checkpoint.path),
+            str(plan.checkpoint.local_path),
             f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
             "made with other options",
             f"finish it with those, or delete {work.folder} to go on from what is there",

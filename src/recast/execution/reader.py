@@ -2,54 +2,53 @@
 
 import io
 import os
-import posixpath
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
-from math import prod
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from recast.dtypes import Dtype
-from recast.errors import CheckpointError, RefusedError, ShardError
+from recast.errors import CheckpointError, HubError, RefusedError, ShardError
+from recast.execution.assembler import assemble
 from recast.execution.storage import naming
+from recast.execution.validator import header_of, opened, read_head
 from recast.formats.checkpoint import Checkpoint, File, Shard, Weights
-from recast.formats.config import Config
-from recast.formats.header import Header, TensorInfo
-from recast.formats.index import Index
-from recast.formats.model_card import base_model, is_repository
+from recast.formats.header import Header
+from recast.formats.hub_path import HubPath, is_uri, may_be_repository
 from recast.formats.names import Role, role
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_LFS_POINTER = b"version "  # how one begins; as a header's length it is no length
-_LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
-_CARD = "README.md"
-_LARGEST_CARD = 10_000_000  # bytes: a real one has thousands
-_AGAIN = "download or copy it again"
 
 
 def inspect(path: str | os.PathLike[str]) -> Checkpoint:
     """Return what is stored in a checkpoint, from the headers of its files.
 
     Args:
-        path: a folder that a loader can load, or one ``.safetensors`` file.
+        path: a folder that a loader can load, or one ``.safetensors`` file; on the Hub,
+            ``hf://org/name[@revision][/folder]``, or ``org/name`` when no such path exists.
+            Of a remote file, only the header is fetched.
 
     Raises:
         CheckpointError: if there is no checkpoint, or its index or config cannot be read.
         ShardError: if safetensors rejects a weights file.
         RefusedError: if a link leads out of the folder (other than in a Hub cache).
         StorageError: if the disk fails.
+        HubError: if the Hub cannot be reached, or has no such model for you.
 
     Example:
         >>> recast.inspect("./ckpt").dtypes  # doctest: +SKIP
         (DtypeShare(dtype=<Dtype.F32: 'F32'>, tensors=291, parameters=..., nbytes=...),)
     """
-    path = Path(path)
+    if isinstance(place := _place(path), HubPath):
+        from recast.remote.repository import inspect_remote  # noqa: PLC0415 - few need the Hub
+
+        try:
+            return inspect_remote(place)
+        except HubError as error:
+            if is_uri(str(path)):
+                raise
+            problem = f"is no path here, and {place} {error.problem}"
+            raise HubError(str(path), problem, error.remedy) from error
+    path = place
     with naming(path):
         try:
             path.stat()
@@ -58,7 +57,7 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(str(path), problem, "check the path") from None
         is_folder = path.is_dir()
     if is_folder:
-        return _read_folder(path)
+        return assemble(Folder(path))
     if path.suffix != ".safetensors":
         raise CheckpointError(
             str(path),
@@ -67,6 +66,16 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
         )
     shard = replace(read_shard(path, str(path)), name=path.name)
     return Checkpoint(path, (Weights(path.name, (shard,)),), is_file=True)
+
+
+def _place(path: str | os.PathLike[str]) -> Path | HubPath:
+    """Return where *path* is: here, or on the Hub if it says so, or can only be meant so."""
+    text = os.fspath(path)
+    if is_uri(text):
+        return HubPath.parse(text)
+    if isinstance(path, str) and may_be_repository(text) and not os.path.lexists(text):
+        return HubPath.parse(text)
+    return Path(path)
 
 
 def read_header(path: Path, subject: str) -> Header:
@@ -78,11 +87,9 @@ def read_header(path: Path, subject: str) -> Header:
 
     Raises ShardError, StorageError.
     """
-    with validated(path, subject) as (file, head):
-        metadata = file.metadata()
-        tensors = dict(_tensors(file, subject))
-    sorted_metadata = None if metadata is None else dict(sorted(metadata.items()))
-    return Header(len(head), tensors, sorted_metadata, sha256(head).hexdigest())
+    head, size = _head(path, subject)
+    with naming(path):
+        return header_of(head, size, subject)
 
 
 def read_shard(path: Path, name: str) -> Shard:
@@ -94,34 +101,24 @@ def read_shard(path: Path, name: str) -> Shard:
 
 @contextmanager
 def validated(path: Path, subject: str) -> Iterator[tuple[Any, bytes]]:
-    """Yield the weights file *path*, opened, and thereby checked, by safetensors, and its head.
-
-    safetensors maps what it opens, whatever its backend, and a mapped file that is truncated
-    meanwhile, or whose disk fails, would end the process. So it gets a twin with the same
-    head, and a hole where the data are, of which it looks only at the size.
+    """Yield the weights file *path* as `validator.opened` does, and its head.
 
     Raises ShardError, which names *subject*, or StorageError.
     """
+    head, size = _head(path, subject)
+    with naming(path), opened(head, size, subject) as file:
+        yield file, head
+
+
+def _head(path: Path, subject: str) -> tuple[bytes, int]:
+    """Return what stands before the data of a weights file, and the size of all of it."""
     with naming(path):
         # Opening a pipe would wait for somebody to write to it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ShardError(subject, "is not a regular file", "replace it by one")
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            head = _read(file, 8)
-            if head == _LFS_POINTER:
-                raise ShardError(
-                    subject, "is a Git LFS pointer and not the weights", "fetch them: git lfs pull"
-                )
-            length = int.from_bytes(head, "little")
-            if length <= min(_LARGEST_HEADER, size):  # or it is rejected for its length
-                head += _read(file, length)
-    try:
-        with naming(path), _hollow(head, size) as twin, safe_open(twin, "np") as opened:
-            yield opened, head
-    except SafetensorError as error:
-        problem = str(error).removeprefix("Error while deserializing header: ")
-        raise ShardError(subject, f"is not a valid safetensors file ({problem})", _AGAIN) from None
+            return read_head(lambda _, count: _read(file, count), size, subject), size
 
 
 def _read(file: io.FileIO, size: int) -> bytes:
@@ -132,121 +129,25 @@ def _read(file: io.FileIO, size: int) -> bytes:
     return bytes(content)
 
 
-@contextmanager
-def _hollow(head: bytes, size: int) -> Iterator[str]:
-    """Yield the path of a file of *size* bytes that begins with *head* and takes no more space."""
-    with _nameless() as file:
-        file.write(head)
-        file.truncate(size)
-        yield f"/dev/fd/{file.fileno()}"
+class Folder:
+    """A folder on a disk, with a checkpoint in it."""
 
+    def __init__(self, path: Path) -> None:
+        """Look into *path*, which exists."""
+        self.path = path
 
-def _nameless() -> io.FileIO:
-    """Return a new file that goes when it is closed: in memory, where the system can do that."""
-    if hasattr(os, "memfd_create"):
-        return io.FileIO(os.memfd_create("header"), "r+")
-    descriptor, name = mkstemp()
-    Path(name).unlink()
-    return io.FileIO(descriptor, "r+")
+    def files(self) -> Iterator[File]:
+        """Return the files in it and below, with "/" in their names, in a fixed order."""
+        return _walk(self.path)
 
+    def content(self, name: str) -> bytes:
+        """Return the content of a small file. Raises StorageError."""
+        with naming(self.path / name):
+            return (self.path / name).read_bytes()
 
-def _tensors(file: Any, subject: str) -> Iterator[tuple[str, TensorInfo]]:  # noqa: ANN401 - safetensors types only its name
-    """Yield the tensors of an open file in the order of their data."""
-    begin = 0
-    # Tensors by the hundred thousand have few kinds: each is worked out, and stored, once.
-    kinds: dict[tuple[str, tuple[int, ...]], tuple[Dtype, tuple[int, ...], int]] = {}
-    for name in file.offset_keys():
-        tensor = file.get_slice(name)
-        kind = (tensor.get_dtype(), tuple(tensor.get_shape()))
-        if kind not in kinds:
-            kinds[kind] = _kind(*kind, name, subject)
-        dtype, shape, nbytes = kinds[kind]
-        # safetensors has made sure that the data are contiguous.
-        end = begin + nbytes
-        yield name, TensorInfo(dtype, shape, (begin, end))
-        begin = end
-
-
-def _kind(
-    tag: str, shape: tuple[int, ...], name: str, subject: str
-) -> tuple[Dtype, tuple[int, ...], int]:
-    """Return the dtype of *tag*, *shape*, and the bytes of a tensor that has both."""
-    try:
-        dtype = Dtype.of_tag(tag)
-    except KeyError:
-        raise ShardError(
-            subject, f"tensor {name!r} has the unknown dtype {tag}", "update recast"
-        ) from None
-    return dtype, shape, prod(shape) * dtype.bits // 8
-
-
-def _read_folder(folder: Path) -> Checkpoint:
-    """Return the checkpoint that lies in *folder*."""
-    found = {file.name: file for file in _walk(folder)}
-    files = {name: file for name, file in found.items() if not file.role.is_left_out}
-    indexes = [
-        Index.parse(name, _content(folder, name))
-        for name, file in files.items()
-        if file.role is Role.INDEX
-    ]
-    weights = tuple(_read_weights(folder, files, indexes))
-    if not weights:
-        raise CheckpointError(str(folder), "holds no safetensors weights", _hint(found))
-    loaded = (name for each in weights for name in (each.name, *(s.name for s in each.shards)))
-    homes = set(map(posixpath.dirname, loaded))
-    configs = {
-        name: Config.parse(name, _content(folder, name))
-        for name, file in files.items()
-        if file.role is Role.CONFIG and posixpath.dirname(name) in homes
-    }
-    named = {shard.name for each in weights for shard in each.shards}
-    named |= {index.name for index in indexes} | configs.keys()
-    return Checkpoint(
-        folder,
-        weights,
-        configs,
-        files=tuple(file for name, file in files.items() if name not in named),
-        left_out=tuple(file for file in found.values() if file.role.is_left_out),
-        base=_base(folder, configs.get("config.json"), files),
-    )
-
-
-def _base(folder: Path, config: Config | None, files: Mapping[str, File]) -> str | None:
-    """Return the model that the checkpoint was made from, where somebody can find it."""
-    named = [] if config is None else [config.document.get("_name_or_path")]
-    if _CARD in files and files[_CARD].size <= _LARGEST_CARD:
-        named.append(base_model(_content(folder, _CARD).decode("utf-8", "replace")))
-    for name in named:
-        if not isinstance(name, str) or not name or "\0" in name:
-            continue
-        with suppress(OSError):  # such as a name too long for a path: it is none then
-            if Path(name).is_dir():
-                if Path(name).samefile(folder):
-                    continue
-                return name
-        if is_repository(name):
-            return f"hf://{name}"
-    return None
-
-
-def _read_weights(
-    folder: Path, files: Mapping[str, File], indexes: list[Index]
-) -> Iterator[Weights]:
-    """Yield each loadable set of tensors: first the indexes', then the single files."""
-    shards: dict[str, Shard] = {}
-    for index in indexes:
-        for name in index.shards:
-            if name in files and name not in shards:
-                shards[name] = read_shard(folder / name, name)
-        yield Weights(
-            index.name,
-            tuple(shards[name] for name in index.shards if name in shards),
-            index,
-            tuple(name for name in index.shards if name not in shards),
-        )
-    for name, file in files.items():
-        if file.role is Role.WEIGHTS and name not in shards:
-            yield Weights(name, (read_shard(folder / name, name),))
+    def shards(self, names: Iterable[str]) -> Iterator[Shard]:
+        """Return these weights files. Raises ShardError, StorageError."""
+        return (read_shard(self.path / name, name) for name in names)
 
 
 def _walk(folder: Path) -> Iterator[File]:
@@ -306,25 +207,3 @@ def hub_blobs(path: Path) -> Path | None:
         if snapshot.parent.name == "snapshots" and blobs.is_dir():
             return blobs
     return None
-
-
-def _content(folder: Path, name: str) -> bytes:
-    """Return the content of a small file."""
-    with naming(folder / name):
-        return (folder / name).read_bytes()
-
-
-def _hint(found: Mapping[str, File]) -> str:
-    """Return what may help somebody whose folder holds no weights."""
-    nested = sorted(
-        {
-            name.partition("/")[0]
-            for name, file in found.items()
-            if file.role is Role.NESTED_CHECKPOINT
-        }
-    )
-    if nested:
-        return f"name one of the checkpoints in it: {', '.join(nested[:3])}"
-    if pickled := [name for name in found if name.endswith(_PICKLES)]:
-        return f"save {pickled[0]} as safetensors first"
-    return "name the folder that holds model.safetensors or model.safetensors.index.json"

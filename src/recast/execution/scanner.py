@@ -49,11 +49,11 @@ def scan(
     found: list[TensorScan] = []
     nbytes = 0
     for shard in checkpoint.shards:
-        path = checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
+        path = checkpoint.place_of(shard.name)
         tensors = _floating(shard)
         nbytes += sum(each.nbytes for each in tensors)
         found += _scan_shard(shard, path, tensors, chosen_workers(workers), progress)
-    return Scan(checkpoint.path, tuple(found), nbytes, time.monotonic() - begun)
+    return Scan(checkpoint.local_path, tuple(found), nbytes, time.monotonic() - begun)
 
 
 def _floating(shard: Shard) -> list[TensorPlan]:

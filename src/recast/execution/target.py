@@ -9,6 +9,8 @@ from recast.errors import RecastError, TargetError
 from recast.execution.publish import is_copied
 from recast.execution.reader import hub_blobs
 from recast.execution.storage import naming
+from recast.formats.checkpoint import File
+from recast.formats.hub_path import HubPath
 from recast.formats.names import Role, role
 from recast.planning.planner import Plan, ShardPlan
 
@@ -23,14 +25,17 @@ def check_target(plan: Plan, target: Path) -> None:
     """
     other = "choose another folder with -o"
     try:
-        source, path = plan.checkpoint.path.resolve(), target.resolve()
+        path = target.resolve()
+        # Of what comes from the Hub, nothing is in the way.
+        at = plan.checkpoint.path
+        source = None if isinstance(at, HubPath) else at.resolve()
     except RuntimeError:  # as Python up to 3.12 calls it
         raise TargetError(str(target), "is a link to itself", other) from None
     if path == source:
         raise TargetError(str(target), "is the source itself", other)
-    if path.is_relative_to(source):
+    if source is not None and path.is_relative_to(source):
         raise TargetError(str(target), "lies inside the source", other)
-    if source.is_relative_to(path):
+    if source is not None and source.is_relative_to(path):
         raise TargetError(str(target), "holds the source", other)
     if hub_blobs(path) is not None:
         raise TargetError(str(target), "lies in a Hub cache, which recast only reads", other)
@@ -71,7 +76,7 @@ def is_finished(plan: Plan, target: Path) -> bool:
     return (
         all(_is_shard(target / shard.name, shard) for shard in plan.shards)
         and all(_holds(target / each.name, each.text.encode()) for each in plan.documents)
-        and all(_is_copy(plan.source_of(file.name), target / file.name) for file in plan.copies)
+        and all(_is_copy(plan, file, target / file.name) for file in plan.copies)
         and _names(target) == {file.name for file in plan.files}
     )
 
@@ -93,8 +98,11 @@ def _is_shard(path: Path, shard: ShardPlan) -> bool:
     return is_copied(path, shard.size, shard.modified) and _begins_with(path, shard.head)
 
 
-def _is_copy(source: Path, path: Path) -> bool:
-    """Whether *path* is a copy of *source*, judged by its size and its time."""
+def _is_copy(plan: Plan, file: File, path: Path) -> bool:
+    """Whether *path* is a copy of *file*, judged by its size and its time."""
+    if isinstance(plan.checkpoint.path, HubPath):  # where all files are of one time
+        return is_copied(path, file.size, plan.shards[0].modified)
+    source = plan.source_of(file.name)
     with naming(source):
         status = source.stat()
     return is_copied(path, status.st_size, status.st_mtime_ns)

@@ -101,7 +101,9 @@ def verify(
     differences += _compare_texts(before, after)
     files = [file for file in before.files if file.name in {each.name for each in after.files}]
     differences += _compare_files(before, after)
-    return Verification(after.path, before.path, tuple(verdicts), len(files), tuple(differences))
+    return Verification(
+        after.local_path, before.local_path, tuple(verdicts), len(files), tuple(differences)
+    )
 
 
 def _paired(
@@ -269,8 +271,7 @@ def _differing(expected: Array, stored: Array, pair: _Pair) -> Array:
 
 def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:
     """Return a shard, open for reading."""
-    path = checkpoint.path if checkpoint.is_file else checkpoint.path / shard.name
-    return Source(path, shard.size, shard.modified)
+    return Source(checkpoint.place_of(shard.name), shard.size, shard.modified)
 
 
 def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
@@ -320,9 +321,9 @@ def _compare_files(before: Checkpoint, after: Checkpoint) -> Iterator[Difference
     for name in sorted(new - old):
         yield Difference(name, "", "is not in the source")
     for name in sorted(old & new):
-        path = after.path / name
+        path = after.place_of(name)
         with naming(path):
-            if not _is_same(before.path / name, path):
+            if not _is_same(before.place_of(name), path):
                 yield Difference(name, "", "differs from the source's")
 
 

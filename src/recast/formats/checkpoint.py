@@ -7,8 +7,10 @@ from math import prod
 from pathlib import Path, PurePosixPath
 
 from recast.dtypes import Dtype
+from recast.errors import RefusedError
 from recast.formats.config import Config
 from recast.formats.header import Header, TensorInfo
+from recast.formats.hub_path import HubPath
 from recast.formats.index import Index
 from recast.formats.names import Role
 
@@ -124,7 +126,7 @@ class Checkpoint:
     """A checkpoint as its headers, index and config describe it.
 
     Attributes:
-        path: the folder, or the one weights file.
+        path: the folder, or the one weights file; or where on the Hub it lies.
         weights: the loadable sets of tensors; more than one when formats lie side by side.
         configs: each config.json that lies beside weights, by its name.
         files: everything else that belongs to the checkpoint.
@@ -135,13 +137,26 @@ class Checkpoint:
             folder that exists, or a repository as ``hf://org/name``; None if neither does.
     """
 
-    path: Path
+    path: Path | HubPath
     weights: tuple[Weights, ...]
     configs: Mapping[str, Config] = field(default_factory=dict)
     files: tuple[File, ...] = ()
     left_out: tuple[File, ...] = ()
     is_file: bool = False
     base: str | None = None
+
+    @property
+    def local_path(self) -> Path:
+        """The path on this machine. Raises RefusedError if the checkpoint lies on the Hub."""
+        if isinstance(self.path, HubPath):
+            raise RefusedError(
+                str(self.path), "lies on the Hub, and this needs its files", "download it first"
+            )
+        return self.path
+
+    def place_of(self, name: str) -> Path:
+        """Return where the file *name* lies on this machine. Raises as `local_path` does."""
+        return self.local_path if self.is_file else self.local_path / name
 
     @property
     def shards(self) -> tuple[Shard, ...]:

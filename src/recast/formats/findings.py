@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from recast.dtypes import TARGETS, Dtype
 from recast.formats.checkpoint import Checkpoint, Shard, Weights, main_dtype
@@ -260,7 +261,9 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
             if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
         ]
         if empty:
-            folder = shlex.quote(str(checkpoint.path))
+            path = checkpoint.path
+            folder = path.parent if checkpoint.is_file and isinstance(path, Path) else path
+            script = [f"{folder}/zero_to_fp32.py", str(folder), f"{folder}-whole"]
             yield Finding(
                 "empty-tensors",
                 Severity.ERROR,
@@ -268,7 +271,7 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
                 f"holds {_listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
                 "gather them from the global_step folder beside it",
                 tuple(empty),
-                f"python {folder}/zero_to_fp32.py {folder} {folder}",
+                shlex.join(["python", *script, "--safe_serialization"]),
             )
 
 

@@ -66,6 +66,19 @@ def is_shard(name: str) -> bool:
     return _SHARD.fullmatch(name) is not None
 
 
+def family(name: str) -> str:
+    """Return what all files of one set of weights have in common: folder, stem and variant.
+
+    ``model.safetensors``, ``model-00001-of-00002.safetensors`` and their index are of one
+    family, and ``model.fp16.safetensors`` is of another.
+    """
+    if _INDEX.fullmatch(name):
+        stem, _, variant = name.removesuffix(".json").partition(".safetensors.index")
+        return stem + variant
+    match = _SHARD.fullmatch(name)
+    return match["stem"] if match else name.removesuffix(".safetensors")
+
+
 def is_inside(name: str) -> bool:
     """Whether the relative path *name*, read from a file, stays in the folder on any system."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)

@@ -14,6 +14,7 @@ from recast.formats import header
 from recast.formats.checkpoint import Checkpoint, File, Shard, Weights, main_dtype, most_used
 from recast.formats.findings import Finding, Severity, findings
 from recast.formats.header import TensorInfo
+from recast.formats.hub_path import HubPath
 from recast.planning import keep_rules, likeness
 from recast.planning.likeness import Likeness
 from recast.planning.policy import AS_STORED, Decide, Policy, Reason, matching
@@ -143,8 +144,7 @@ class Plan:
 
     def source_of(self, name: str) -> Path:
         """Return where the file *name* of the checkpoint lies."""
-        path = self.checkpoint.path
-        return path if self.checkpoint.is_file else path / name
+        return self.checkpoint.place_of(name)
 
     @property
     def may_lose(self) -> bool:
@@ -154,8 +154,10 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A digest that differs for plans that write anything else, or from anything else."""
+        path = self.checkpoint.path
+        place = path.resolve() if isinstance(path, Path) else (path.repo, path.folder, path.commit)
         wish = f"{self.policy.fingerprint} {self.only_documents}"
-        digest = sha256(f"{self.checkpoint.path.resolve()} {wish}".encode())
+        digest = sha256(f"{place} {wish}".encode())
         for shard in self.shards:
             digest.update(f"{shard.name} {shard.size_before} {shard.modified}".encode())
             digest.update(shard.source.digest.encode() + shard.head)
@@ -167,8 +169,13 @@ class Plan:
 
     @property
     def default_target(self) -> Path:
-        """Where the output goes unless the user says otherwise: beside the source."""
+        """Where the output goes unless the user says otherwise: beside the source.
+
+        What comes from the Hub goes into the current folder.
+        """
         path = self.checkpoint.path
+        if isinstance(path, HubPath):
+            path = Path(path.name)
         if path.name in ("", ".."):  # such as ".", which has no name of its own
             path = path.resolve()
         suffix = path.suffix if self.checkpoint.is_file else ""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recast.formats.hub_path import HubPath
 from recast.planning.planner import Plan
 from recast.reports.evidence import Evidence, EvidenceTotal, total
 
@@ -23,7 +24,7 @@ class Conversion:
 
     Attributes:
         plan: what was to be done.
-        target: where the result lies; None if there was nothing to do.
+        target: where the result lies, here or on the Hub; None if there was nothing to do.
         shards: the weights files that were written anew.
         seconds: how long it took, from the first byte to the last rename.
         resumed: how many of the shards a run that was killed had left complete.
@@ -32,7 +33,7 @@ class Conversion:
     """
 
     plan: Plan = field(repr=False)
-    target: Path | None
+    target: Path | HubPath | None
     shards: tuple[ShardConversion, ...]
     seconds: float
     resumed: int = 0

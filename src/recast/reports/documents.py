@@ -13,9 +13,11 @@ from recast.dtypes import Dtype, named
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, File, Weights, dtype_shares
 from recast.formats.findings import Finding, findings
+from recast.formats.hub_path import HubPath
 from recast.planning.likeness import Likeness
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Kind, Policy
+from recast.planning.publication import Publication
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence
 from recast.reports.loaders import loadings
@@ -85,7 +87,9 @@ def savings(checkpoint: Checkpoint) -> Document | None:
     return {"dtype": Dtype.BF16.value, "bytes_before": before, "bytes_after": after}
 
 
-def plan_document(plan: Plan, target: Path) -> Document:
+def plan_document(
+    plan: Plan, target: Path | HubPath, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return every file that would be written, and every tensor that would be kept."""
     return {
         "kind": "plan",
@@ -123,6 +127,7 @@ def plan_document(plan: Plan, target: Path) -> Document:
         "like": _like(plan.like),
         "only_documents": plan.only_documents,
         "left_out": _left_out(plan.checkpoint.left_out),
+        "push": None if push is None else publication(push, url),
     }
 
 
@@ -138,11 +143,35 @@ def _like(like: Likeness | None) -> Document | None:
     }
 
 
-def conversion(done: Conversion) -> Document:
+def publication(made: Publication, url: str | None = None) -> Document:
+    """Return what a commit to the Hub does, and where it is once it is made."""
+    where = made.destination
+    sets = {"added": made.added, "replaced": made.replaced, "deleted": made.deleted}
+    return {
+        "repository": where.repo,
+        "exists": where.exists,
+        "private": where.private,
+        "owned": where.owned,
+        "revision": where.revision,
+        "pull_request": where.request,
+        "parent": where.parent,
+        **{
+            name: [{"name": file, "bytes": size} for file, size in files.items()]
+            for name, files in sets.items()
+        },
+        "unchanged": list(made.unchanged),
+        "kept": list(made.kept),
+        "url": url,
+    }
+
+
+def conversion(
+    done: Conversion, push: Publication | None = None, url: str | None = None
+) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
     total = done.total
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
-    return plan_document(done.plan, done.target or done.plan.default_target) | {
+    return plan_document(done.plan, done.target or done.plan.default_target, push, url) | {
         "kind": "conversion",
         "found": done.found,
         "resumed_shards": done.resumed,

@@ -59,7 +59,7 @@ def survey(checkpoint: Checkpoint, planned: Plan | RecastError) -> Survey:
     shards = () if isinstance(planned, RecastError) else planned.shards
     changing = [shard for shard in shards if shard.changes]
     return Survey(
-        checkpoint.path,
+        checkpoint.local_path,
         tuple((share.dtype, share.nbytes) for share in checkpoint.dtypes),
         checkpoint.size,
         sum(shard.size for shard in shards) if shards else checkpoint.size,
@@ -184,11 +184,12 @@ class Outcome:
 
 def repaired(done: Conversion) -> Outcome:
     """Return what became of a checkpoint that was converted."""
-    path, before, after = done.plan.checkpoint.path, done.plan.size_before, done.plan.size
-    if done.target is None or done.found:
-        return Outcome(path, Fate.RIGHT, done.target, before, before, done.seconds)
+    path, before, after = done.plan.checkpoint.local_path, done.plan.size_before, done.plan.size
+    target = None if done.target is None else Path(str(done.target))  # fleets lie on disks
+    if target is None or done.found:
+        return Outcome(path, Fate.RIGHT, target, before, before, done.seconds)
     evidence = done.total if done.shards else None
-    return Outcome(path, Fate.REPAIRED, done.target, before, after, done.seconds, evidence)
+    return Outcome(path, Fate.REPAIRED, target, before, after, done.seconds, evidence)
 
 
 @dataclass(frozen=True, slots=True)

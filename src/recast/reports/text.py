@@ -10,6 +10,7 @@ from recast.formats.findings import Finding, findings
 from recast.planning.likeness import Likeness
 from recast.planning.planner import Action, Plan
 from recast.planning.policy import Kind
+from recast.planning.publication import Publication
 from recast.reports import documents
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
@@ -180,9 +181,10 @@ def _percent(share: float) -> str:
     return "<0.1%" if 0 < share < _LEAST_SHARE else f"{share:.1%}"
 
 
-def plan(made: Plan, target: Path) -> str:
-    """Return every file that would be written, and every tensor that would be kept."""
-    return _text(_plan(made, target))
+def plan(made: Plan, target: Path, push: Publication | None = None) -> str:
+    """Return every file that would be written, and published, and every tensor kept."""
+    said = _text(_plan(made, target))
+    return said if push is None else f"{said}\n\n{publication(push)}"
 
 
 def _plan(made: Plan, target: Path) -> Iterator[str]:
@@ -240,6 +242,43 @@ def _like(like: Likeness | None) -> Iterator[str]:
     yield from _labelled("not there", _shortened(lacking))
 
 
+def publication(made: Publication) -> str:
+    """Return where a push goes, and every file that it adds, replaces and deletes there."""
+    return _text(_publication(made))
+
+
+def _publication(made: Publication) -> Iterator[str]:
+    where = made.destination
+    seen = "private" if where.private else "PUBLIC"
+    what = f"{seen}, there already" if where.exists else f"a new repository, {seen}"
+    number = where.request_number
+    if where.request:
+        way = "a pull request" if number is None else f"pull request {number}, which is open"
+    else:
+        way = f"one commit on {where.revision}"
+    yield f"push to {where.repo} ({what}), as {way}"
+    if "/" not in where.repo:
+        yield "  under your own name, which a token will tell"
+    elif where.exists and where.owned is None and not where.request:
+        yield "  if you may not write to it, as a pull request: there is no token to tell"
+    if not made.changes:
+        yield "  nothing to do: all of it is there already"
+        return
+    rows = [
+        [action, name, nbytes(size)]
+        for action, files in (
+            ("add", made.added),
+            ("replace", made.replaced),
+            ("DELETE", made.deleted),
+        )
+        for name, size in files.items()
+    ]
+    yield from table(rows, left=2)
+    if made.unchanged:
+        yield from _labelled("as it is", [", ".join(made.unchanged)])
+    yield from _labelled("theirs", [f"{name} stays as the repository has it" for name in made.kept])
+
+
 def _nothing_to_do(made: Plan) -> str:
     """Return that a plan changes nothing."""
     if made.only_documents:
@@ -248,9 +287,10 @@ def _nothing_to_do(made: Plan) -> str:
     return f"{made.checkpoint.path}: nothing to do, converting to {name} would change no byte"
 
 
-def conversion(done: Conversion) -> str:
-    """Return what was written, and what rounding did."""
-    return _text(_conversion(done))
+def conversion(done: Conversion, url: str | None = None) -> str:
+    """Return what was written, and where it was published, and what rounding did."""
+    said = _text(_conversion(done))
+    return said if url is None else f"{said}\n{_text(_labelled('pushed', [url]))}"
 
 
 def _conversion(done: Conversion) -> Iterator[str]:

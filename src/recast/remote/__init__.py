@@ -1,0 +1,1 @@
+"""Checkpoints on the Hub: read there, fetched shard by shard, published."""

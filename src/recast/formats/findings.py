@@ -5,12 +5,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from recast.dtypes import TARGETS, Dtype
 from recast.formats.checkpoint import Checkpoint, Shard, Weights, main_dtype
 from recast.formats.config import Config, DtypeClaim
 from recast.formats.header import TensorInfo
+from recast.formats.hub_path import HubPath
 from recast.formats.names import Role, is_shard
 
 _NAMED_AT_MOST = 3  # tensors or files spelled out in one sentence
@@ -261,9 +261,6 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
             if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
         ]
         if empty:
-            path = checkpoint.path
-            folder = path.parent if checkpoint.is_file and isinstance(path, Path) else path
-            script = [f"{folder}/zero_to_fp32.py", str(folder), f"{folder}-whole"]
             yield Finding(
                 "empty-tensors",
                 Severity.ERROR,
@@ -271,8 +268,17 @@ def _empty(checkpoint: Checkpoint) -> Iterator[Finding]:
                 f"holds {_listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
                 "gather them from the global_step folder beside it",
                 tuple(empty),
-                shlex.join(["python", *script, "--safe_serialization"]),
+                _gathering(checkpoint),
             )
+
+
+def _gathering(checkpoint: Checkpoint) -> str:
+    """Return the command that gathers a ZeRO-3 save; nothing for one that is not here."""
+    if isinstance(checkpoint.path, HubPath):
+        return ""
+    folder = checkpoint.path.parent if checkpoint.is_file else checkpoint.path
+    script = [str(folder / "zero_to_fp32.py"), str(folder), f"{folder}-whole"]
+    return shlex.join(["python", *script, "--safe_serialization"])
 
 
 def _oversized(checkpoint: Checkpoint) -> Iterator[Finding]:

@@ -196,10 +196,12 @@ def test_workers_killed_at_random(
     A job whose worker was lost is done by another; where a job was unlucky several times, the
     same call finishes what is missing.
     """
+    if not thorough:
+        pytest.skip("a cluster that has lost every worker waits for new ones: make fleet")
     from distributed import Client  # noqa: PLC0415
 
     kills = 0
-    for seed in range(30 if thorough else 1):
+    for seed in range(30):
         root = runs.copied(hundred, tmp_path / f"runs-{seed}")
         paths = list(recast.discover(root))
         killer = Killer(local_cluster, seed)
@@ -219,7 +221,7 @@ def test_workers_killed_at_random(
         kills += killer.kills
         assert all(each.error is None for each in done)
         repaired_in_the_end(hundred, root)
-    assert kills >= (30 if thorough else 1)
+    assert kills >= 30
 
 
 def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool) -> None:  # noqa: FBT001 - a fixture

@@ -229,6 +229,7 @@ def refused(root: Path) -> Iterator[Json]:
         (recast.RefusedError, lambda: recast.plan(quantized, "bf16")),
         (recast.TargetError, lambda: recast.convert(taken, "bf16", out=taken)),
         (recast.LossError, lambda: recast.convert(taken, "bf16", lossless=True)),
+        (recast.HubError, lambda: recast.inspect("hf://no--such/name--at-all")),  # no valid name
         (recast.WorkerError, lambda: connected("nowhere").__enter__()),
     ]
     for kind, attempt in attempts:

@@ -113,7 +113,9 @@ def html(result: Result) -> str:
     try:
         import jinja2  # noqa: PLC0415 - only who wants a page needs it
     except ImportError:
-        raise RecastError("", "a report needs Jinja2", "pip install 'recast[report]'") from None
+        raise RecastError(
+            "report", "needs Jinja2, which is not installed", "pip install 'recast[report]'"
+        ) from None
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = _figure
     environment.filters["printable"] = printable

@@ -141,7 +141,7 @@ def test_what_cannot_be_inspected(tmp_path: Path, hub: HubServer, recast: Run) -
     blobs[shard] = hub.blob(shard, b"\xff" * 64)
     hub.repositories["lab/damaged"].commit("main", blobs, "damage")
     cases = [
-        ("lab/none", {}, "is no path here, and hf://lab/none is not on the Hub"),
+        ("lab/none", {}, "is no path here; hf://lab/none: is not on the Hub"),
         ("hf://other/private", {}, "private and not yours to see"),
         ("hf://other/gated", {}, "is gated"),
         ("hf://lab/damaged@v9", {}, "has no such revision"),

@@ -46,7 +46,7 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
         except HubError as error:
             if is_uri(str(path)):
                 raise
-            problem = f"is no path here, and {place} {error.problem}"
+            problem = f"is no path here; {place}: {error.problem}"
             raise HubError(str(path), problem, error.remedy) from error
     path = place
     with naming(path):

@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
@@ -263,3 +264,26 @@ def test_in_place_and_out_exclude_each_other(root: Path) -> None:
         recast.convert_all([root], "bf16", in_place=True, out=root / "out")
     with pytest.raises(recast.DtypeError):
         recast.convert_all([root], "int8")
+
+
+def test_each_like_its_own_base(tmp_path: Path) -> None:
+    """With like="auto", a checkpoint takes the dtypes of the folder that its config names."""
+    base, tuned, other = (tmp_path / name for name in ("base", "runs/tuned", "runs/other"))
+    noise = random_tensors(a=(4, 4), b=(4,))
+    save_sharded(base, {"model.safetensors": {"a": noise["a"].bfloat16(), "b": noise["b"]}})
+    for folder, name in ((tuned, str(base)), (other, "some/base-on-the-hub")):
+        config = {"model_type": "llama", "torch_dtype": "float32", "_name_or_path": name}
+        save_sharded(folder, {"model.safetensors": noise}, config)
+    runs.age(tmp_path)
+    done = recast.convert_all([tuned, other], "bf16", in_place=True, like="auto")
+    assert [each.error for each in done] == [None, None]
+    dtypes = {
+        folder.name: {
+            key: each.dtype for key, each in load_file(folder / "model.safetensors").items()
+        }
+        for folder in (tuned, other)
+    }
+    assert dtypes == {
+        "tuned": {"a": torch.bfloat16, "b": torch.float32},
+        "other": {"a": torch.bfloat16, "b": torch.bfloat16},
+    }

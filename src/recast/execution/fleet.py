@@ -25,6 +25,8 @@ from recast.reports.fleet import Fate, Outcome, Survey, repaired, survey
 IN_FLIGHT = 64  # shard jobs that an executor is given at once, unless somebody knows better
 _COORDINATORS = 16  # checkpoints at work at once when their shards are an executor's
 
+AUTO = "auto"  # for *like*: each checkpoint's own base
+
 
 class Watcher:
     """Whoever is told how a fleet comes along. Subclass it, and override what is of interest."""
@@ -52,10 +54,19 @@ def survey_all(paths: Iterable[AnyPath], dtype: object, **wishes: Any) -> Iterat
             yield Survey(path, error=_bare(error))
             continue
         try:
-            planned: Plan | RecastError = plan(checkpoint, dtype, **wishes)
+            planned: Plan | RecastError = _planned(checkpoint, dtype, wishes)
         except RecastError as error:
             planned = _bare(error)
         yield survey(checkpoint, planned)
+
+
+def _planned(checkpoint: Checkpoint, dtype: object, wishes: Mapping[str, Any]) -> Plan:
+    """Plan what the wishes say for one checkpoint, whose own base may be meant."""
+    if wishes.get("like") == AUTO:
+        base = checkpoint.base
+        here = base is not None and not base.startswith("hf://")
+        wishes = {**wishes, "like": base if here else None}
+    return plan(checkpoint, dtype, **wishes)
 
 
 def convert_all(
@@ -92,7 +103,8 @@ def convert_all(
             left out, each lies beside its source, with the dtype in its name.
         root: the folder that holds all *paths*; by default the deepest one.
         in_place: whether to replace the sources, file by file.
-        like: as for `plan`, for all of them.
+        like: as for `plan`, for all of them; or "auto": for each, the base that its config.json
+            or model card names, where that is a folder here, and else none.
         keep: as for `plan`.
         cast: as for `plan`.
         keep_rules: as for `plan`.
@@ -122,7 +134,7 @@ def convert_all(
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
     listed = list(dict.fromkeys(map(Path, paths)))
     wishes = {
-        "like": like if like is None or isinstance(like, Checkpoint) else inspect(like),
+        "like": like if like in (None, AUTO) or isinstance(like, Checkpoint) else inspect(like),
         "keep": (keep,) if isinstance(keep, str) else tuple(keep),
         "cast": (cast,) if isinstance(cast, str) else tuple(cast),
         "keep_rules": keep_rules,
@@ -336,7 +348,7 @@ class _Fleet:
         if isinstance(task.seen, RecastError):
             raise task.seen
         try:
-            made = plan(inspect(task.path), self.dtype, **self.wishes)
+            made = _planned(inspect(task.path), self.dtype, self.wishes)
         except RecastError:
             if busy := _busy(task.path, task.seen):  # no wonder then
                 return busy

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 
 import recast
 from recast import Dtype, ShardError, StorageError
-from recast.execution import native, pieces, shard
+from recast.execution import native, pieces
 from recast.execution.facts import FACTS
 from recast.execution.shard import Effort, convert_shard, scan_shard
 from recast.reports.conversion import ShardConversion
@@ -33,7 +33,6 @@ def small_pieces(piece_bytes: int, batch_bytes: int) -> Iterator[None]:
     """Cut tensors into pieces of so many bytes, so that small ones are cut as well."""
     with (
         patch.object(pieces, "PIECE_BYTES", piece_bytes),
-        patch.object(shard, "PIECE_BYTES", piece_bytes),
         patch.object(pieces, "BATCH_BYTES", batch_bytes),
     ):
         yield

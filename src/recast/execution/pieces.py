@@ -67,6 +67,11 @@ class Piece:
         return starts, self.run.tensors[first:last]
 
 
+def room(pieces: int = 1) -> NDArray[np.uint8]:
+    """Return room for the bytes of so many pieces of a source, whose content is arbitrary."""
+    return np.empty(pieces * PIECE_BYTES, np.uint8)
+
+
 def batches(tensors: Sequence[TensorPlan]) -> Iterator[list[Piece]]:
     """Yield the work on a shard's tensors, in the output's order, in batches for one thread."""
     batch: list[Piece] = []

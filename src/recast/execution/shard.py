@@ -11,7 +11,7 @@ from recast.errors import ShardError
 from recast.execution import examine, native
 from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import PIECE_BYTES, Piece, batches
+from recast.execution.pieces import Piece, batches, room
 from recast.execution.publish import replacing
 from recast.execution.reader import validated
 from recast.execution.storage import Output, Source
@@ -99,8 +99,7 @@ class _Worker:
     def __call__(self, batches: Iterable[list[Piece]]) -> Array:
         """Cast every piece of *batches*, and return the facts of each tensor."""
         facts = nothing_seen(len(self.plan.tensors))
-        before = np.empty(PIECE_BYTES, np.uint8)
-        after = np.empty(2 * PIECE_BYTES, np.uint8)  # no cast does more than double
+        before, after = room(), room(2)  # no cast does more than double
         for batch in batches:
             for piece, content in contents(self.source, self.plan.source.size, batch, before):
                 written = content
@@ -114,11 +113,11 @@ class _Worker:
             self.effort.advance(sum(piece.source_bytes for piece in batch))
         return facts
 
-    def _cast(self, piece: Piece, content: Array, room: Array, facts: Array) -> Array:
-        """Return the bytes of *piece* in its new dtype, which lie in *room*."""
+    def _cast(self, piece: Piece, content: Array, out: Array, facts: Array) -> Array:
+        """Return the bytes of *piece* in its new dtype, which lie in *out*."""
         values = content.view(NUMPY_DTYPES[piece.run.source])
         dtype = NUMPY_DTYPES[piece.run.target]
-        cast = room[: len(values) * dtype.itemsize].view(dtype)
+        cast = out[: len(values) * dtype.itemsize].view(dtype)
         starts, tensors = piece.tensors()
         pair = (piece.run.source, piece.run.target)
         if pair == (Dtype.F32, Dtype.BF16) and native.library() is not None:
@@ -140,9 +139,9 @@ def _check(plan: ShardPlan, path: Path) -> None:
 
 
 def contents(
-    source: Source, begin: int, batch: list[Piece], room: Array
+    source: Source, begin: int, batch: list[Piece], window: Array
 ) -> Iterator[tuple[Piece, Array]]:
-    """Yield each piece of *batch* with its bytes, which lie in *room* until the next is read.
+    """Yield each piece of *batch* with its bytes, which lie in *window* until the next is read.
 
     The data of *source* start at *begin*.
     """
@@ -153,7 +152,7 @@ def contents(
             source.expect(begin + first.source_position, size)
             first = following or first
     for piece in batch:
-        content = room[: piece.source_bytes]
+        content = window[: piece.source_bytes]
         source.read(content.data, begin + piece.source_position)
         yield piece, content
 

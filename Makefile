@@ -51,7 +51,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/recast/execution/native.c
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/recast/execution/native.c src/recast/execution/look.h
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
 	touch $@

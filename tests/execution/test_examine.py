@@ -174,6 +174,32 @@ def test_the_native_kernel_casts_every_pattern_as_numpy_does() -> None:
         assert rows(by_numpy) == rows(by_c)
 
 
+@pytest.mark.parametrize("dtype", NUMPY_DTYPES)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_the_native_kernel_sees_what_numpy_sees(dtype: Dtype, data: st.DataObject) -> None:
+    """Of tensors of any bits and of any length, blocks and what is left of one: the same facts."""
+    drawn = data.draw(st.lists(tensors(dtype), min_size=1, max_size=5))
+    long = data.draw(st.sampled_from([0, 1017, 1024, 1025, 5000]))
+    drawn.insert(data.draw(st.integers(0, len(drawn))), torch.ones(long, dtype=drawn[0].dtype))
+    values = bits_of(torch.cat(drawn)).view(NUMPY_DTYPES[dtype])
+    starts = np.cumsum([0, *(len(each) for each in drawn if len(each))][:-1])
+    assert rows(native.look(values, starts)) == rows(examine(values, starts))
+
+
+@pytest.mark.parametrize("dtype", [Dtype.F16, Dtype.BF16])
+def test_the_native_kernel_sees_every_pattern_as_torch_does(dtype: Dtype) -> None:
+    """Each of the 65,536 values there are, in a block with its like: finite, infinite, or NaN."""
+    values = np.repeat(np.arange(1 << 16, dtype=np.uint16), 3)
+    floats = torch.from_numpy(values[::3].view(np.int16)).view(TORCH_DTYPES[dtype]).double()
+    facts = native.look(values.view(NUMPY_DTYPES[dtype]), np.arange(0, len(values), 3))
+    assert np.array_equal(facts["nan"], 3 * floats.isnan().numpy())
+    assert np.array_equal(facts["infinite"], 3 * floats.isinf().numpy())
+    finite = floats.isfinite().numpy()
+    assert np.array_equal(facts["magnitude"], np.where(finite, floats.abs().numpy(), 0))
+    assert np.array_equal(facts["bits"], np.where(facts["nan"], 0, values[::3]))
+
+
 @pytest.mark.parametrize("length", [1, 7, 1023, 1024, 1025, 5000])
 def test_the_native_kernel_casts_blocks_of_any_length(length: int) -> None:
     """Whole blocks, and what is left of one, hold what a pass over everything finds."""

@@ -1,5 +1,6 @@
 """What the stored values are, beside torch's arithmetic."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +13,18 @@ from safetensors.torch import load_file
 
 import recast
 from recast.cli import command
+from recast.execution import native
 from tests.checkpoints import Tensors, save_shard, state_dicts, two_shards
 from tests.execution.test_shard import small_pieces
+
+
+@pytest.fixture(params=["native", "numpy"], autouse=True)
+def kernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look with the kernel in C, and as where it could not be built."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(native, "library", lambda: None)
+        yield
 
 
 @settings(deadline=None, max_examples=80)

@@ -1,4 +1,4 @@
-"""The kernel in C, if it could be built where recast was installed: fp32 → bf16 with its facts."""
+"""The kernels in C, if they could be built where recast was installed: look, fp32 → bf16."""
 
 import ctypes
 from functools import cache
@@ -10,12 +10,12 @@ from recast.execution.cast import Array
 from recast.execution.facts import FACTS, Numbers
 
 LIBRARY = Path(__file__).with_name("libnative.so")
-_INTERFACE = 1  # that native.c states, so that a library from another day is not called
+_INTERFACE = 2  # that native.c states, so that a library from another day is not called
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the kernel; None where there was no C compiler, or it is not for this machine."""
+    """Return the kernels; None where there was no C compiler, or they are not for this machine."""
     if not np.little_endian:
         return None
     try:
@@ -23,8 +23,38 @@ def library() -> ctypes.CDLL | None:
         known = found.recast_interface() == _INTERFACE
     except (OSError, AttributeError):
         return None
-    found.recast_fp32_to_bf16.restype = None
     return found if known else None
+
+
+# What look.h writes down of a tensor.
+_SEEN = np.dtype(
+    [("bits", "<u8"), ("magnitude", "<i8"), ("nan", "<i8"), ("infinite", "<i8")],
+)
+
+
+def look(values: Array, starts: Numbers) -> Array:
+    """Return what the values of each tensor are: the facts that `examine` finds.
+
+    Args:
+        values: flat and contiguous, of a floating dtype of 16, 32 or 64 bits.
+        starts: where in them each tensor begins; no two alike, the first one 0.
+    """
+    seen = np.zeros(len(starts), _SEEN)
+    begins = np.ascontiguousarray(starts, np.int64)
+    bits = np.dtype(f"<i{values.itemsize}")
+    _loaded()[f"recast_look_{8 * values.itemsize}"](
+        _address(values),
+        ctypes.c_int64(len(values)),
+        ctypes.c_int64(int(np.array(np.inf, values.dtype).view(bits))),
+        _address(begins),
+        ctypes.c_int64(len(begins)),
+        _address(seen),
+    )
+    facts = np.zeros(len(starts), FACTS)
+    for name in ("bits", "nan", "infinite"):
+        facts[name] = seen[name]
+    facts["magnitude"] = seen["magnitude"].astype(bits).view(values.dtype)
+    return facts
 
 
 def cast(values: Array, out: Array, starts: Numbers) -> Array:
@@ -35,12 +65,9 @@ def cast(values: Array, out: Array, starts: Numbers) -> Array:
         out: likewise.
         starts: where in them each tensor begins; no two alike, the first one 0.
     """
-    kernel = library()
-    if kernel is None:
-        raise RuntimeError("there is no native kernel: ask library() first")
     facts = np.zeros(len(starts), FACTS)
     begins = np.ascontiguousarray(starts, np.int64)
-    kernel.recast_fp32_to_bf16(
+    _loaded().recast_fp32_to_bf16(
         _address(values),
         _address(out),
         ctypes.c_int64(len(values)),
@@ -49,6 +76,14 @@ def cast(values: Array, out: Array, starts: Numbers) -> Array:
         _address(facts),
     )
     return facts
+
+
+def _loaded() -> ctypes.CDLL:
+    """Return the kernels, which are there."""
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError("there are no native kernels: ask library() first")
+    return kernels
 
 
 def _address(array: Array) -> ctypes.c_void_p:

@@ -5,12 +5,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from recast.execution import examine
+from recast.execution import examine, native
 from recast.execution.cast import NUMPY_DTYPES, Array
 from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import PIECE_BYTES, Piece, batches
+from recast.execution.pieces import Piece, batches, room
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress, contents
 from recast.execution.storage import Source
@@ -74,15 +72,16 @@ def _scan_shard(
     progress: Progress | None,
 ) -> list[TensorScan]:
     """Return what the values of *tensors* are, which the shard at *path* holds."""
+    look_at = examine.examine if native.library() is None else native.look
     with Source(path, shard.size, shard.modified) as source:
 
         def look(mine: Iterable[list[Piece]]) -> Array:
-            facts, room = nothing_seen(len(tensors)), np.empty(PIECE_BYTES, np.uint8)
+            facts, window = nothing_seen(len(tensors)), room()
             for batch in mine:
-                for piece, content in contents(source, shard.header.size, batch, room):
+                for piece, content in contents(source, shard.header.size, batch, window):
                     starts, numbers = piece.tensors()
                     values = content.view(NUMPY_DTYPES[piece.run.source])
-                    add(facts, examine.examine(values, starts), numbers)
+                    add(facts, look_at(values, starts), numbers)
                     if progress is not None:
                         progress(piece.source_bytes)
             return facts

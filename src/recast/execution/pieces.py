@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recast.dtypes import Dtype
+from recast.execution.window import Window
 from recast.planning.planner import TensorPlan
 
 PIECE_BYTES = 2 << 20  # of the source: threads wait for each other less than with smaller ones
@@ -59,6 +60,11 @@ class Piece:
         """Where it begins in the output, in bytes from the end of the header."""
         return self.run.out + self.begin * self.run.target.bits // 8
 
+    @property
+    def out_bytes(self) -> int:
+        """Its bytes in the output."""
+        return (self.end - self.begin) * self.run.target.bits // 8
+
     def tensors(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return where in the piece each of its tensors begins, and the tensors' numbers."""
         first = np.searchsorted(self.run.starts, self.begin, "right") - 1
@@ -67,9 +73,9 @@ class Piece:
         return starts, self.run.tensors[first:last]
 
 
-def room(pieces: int = 1) -> NDArray[np.uint8]:
-    """Return room for the bytes of so many pieces of a source, whose content is arbitrary."""
-    return np.empty(pieces * PIECE_BYTES, np.uint8)
+def window(pieces: int = 1) -> Window:
+    """Return a window for so many pieces of a source."""
+    return Window(pieces * PIECE_BYTES)
 
 
 def batches(tensors: Sequence[TensorPlan]) -> Iterator[list[Piece]]:

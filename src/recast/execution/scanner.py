@@ -8,7 +8,7 @@ from pathlib import Path
 from recast.execution import examine, native
 from recast.execution.cast import NUMPY_DTYPES, Array
 from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import Piece, batches, room
+from recast.execution.pieces import Piece, batches, window
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress, contents
 from recast.execution.storage import Source
@@ -76,9 +76,9 @@ def _scan_shard(
     with Source(path, shard.size, shard.modified) as source:
 
         def look(mine: Iterable[list[Piece]]) -> Array:
-            facts, window = nothing_seen(len(tensors)), room()
+            facts, room = nothing_seen(len(tensors)), window()
             for batch in mine:
-                for piece, content in contents(source, shard.header.size, batch, window):
+                for piece, content in contents(source, shard.header.size, batch, room):
                     starts, numbers = piece.tensors()
                     values = content.view(NUMPY_DTYPES[piece.run.source])
                     add(facts, look_at(values, starts), numbers)

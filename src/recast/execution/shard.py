@@ -11,10 +11,11 @@ from recast.errors import ShardError
 from recast.execution import examine, native
 from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import Piece, batches, room
+from recast.execution.pieces import Piece, batches, window
 from recast.execution.publish import replacing
 from recast.execution.reader import validated
 from recast.execution.storage import Output, Source
+from recast.execution.window import Use, Window
 from recast.execution.workers import share
 from recast.planning.planner import ShardPlan
 from recast.reports.conversion import ShardConversion
@@ -99,14 +100,16 @@ class _Worker:
     def __call__(self, batches: Iterable[list[Piece]]) -> Array:
         """Cast every piece of *batches*, and return the facts of each tensor."""
         facts = nothing_seen(len(self.plan.tensors))
-        before, after = room(), room(2)  # no cast does more than double
+        before, after = window(), window(2)  # no cast does more than double
         for batch in batches:
             for piece, content in contents(self.source, self.plan.source.size, batch, before):
                 written = content
+                position = len(self.plan.head) + piece.out_position
                 if piece.run.source is not piece.run.target:
-                    written = self._cast(piece, content, after, facts)
+                    room = after.at(position, piece.out_bytes, Use.WRITE)
+                    written = self._cast(piece, content, room, facts)
                 if self.output is not None:
-                    self.output.write(written.data, len(self.plan.head) + piece.out_position)
+                    self.output.write(written.data, position)
             if self.output is not None:
                 begin, end = batch[0].out_position, batch[-1].out_position
                 self.output.write_back(len(self.plan.head) + begin, end - begin)
@@ -116,8 +119,7 @@ class _Worker:
     def _cast(self, piece: Piece, content: Array, out: Array, facts: Array) -> Array:
         """Return the bytes of *piece* in its new dtype, which lie in *out*."""
         values = content.view(NUMPY_DTYPES[piece.run.source])
-        dtype = NUMPY_DTYPES[piece.run.target]
-        cast = out[: len(values) * dtype.itemsize].view(dtype)
+        cast = out.view(NUMPY_DTYPES[piece.run.target])
         starts, tensors = piece.tensors()
         pair = (piece.run.source, piece.run.target)
         if pair == (Dtype.F32, Dtype.BF16) and native.library() is not None:
@@ -139,7 +141,7 @@ def _check(plan: ShardPlan, path: Path) -> None:
 
 
 def contents(
-    source: Source, begin: int, batch: list[Piece], window: Array
+    source: Source, begin: int, batch: list[Piece], window: Window
 ) -> Iterator[tuple[Piece, Array]]:
     """Yield each piece of *batch* with its bytes, which lie in *window* until the next is read.
 
@@ -152,8 +154,9 @@ def contents(
             source.expect(begin + first.source_position, size)
             first = following or first
     for piece in batch:
-        content = window[: piece.source_bytes]
-        source.read(content.data, begin + piece.source_position)
+        position = begin + piece.source_position
+        content = window.at(position, piece.source_bytes, Use.READ)
+        source.read(content.data, position)
         yield piece, content
 
 

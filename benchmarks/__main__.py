@@ -21,7 +21,7 @@ from benchmarks.machine import describe
 from benchmarks.measure import ROOT, BenchmarkError, run
 from benchmarks.places import workplace
 from benchmarks.rounds import measure
-from benchmarks.ways import conversions, durable_conversions, script, starts
+from benchmarks.ways import conversions, durable_conversions, looks, script, starts
 from recast.execution.workers import default_workers
 
 README = ROOT / "benchmarks" / "README.md"
@@ -106,6 +106,7 @@ def _conversions(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]
         sections = (
             conversions(memory / "source", workers, arguments.transformers_rounds),
             durable_conversions(disk / "source", workers),
+            looks(memory / "source"),
             starts(),
         )
         contenders = [each for section in sections for each in section.contenders]

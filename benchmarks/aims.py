@@ -52,10 +52,19 @@ def of_conversions(results: Results) -> Iterator[Verdict]:
         )
     yield Verdict("with evidence, of without", 1.15, times(ways.FROM_PYTHON, ways.NO_EVIDENCE))
     yield Verdict("verifying, of converting", 1.3, times(ways.VERIFY, ways.RECAST))
+    yield Verdict("`recast --scan`, of `cat`", 1.2, times(ways.SCAN, ways.READ_ALL))
+    yield Verdict("looking alone, of `cat`", 1.2, work(ways.SCAN_FROM_PYTHON, ways.READ_ALL))
     yield Verdict(
         "durable, of `cp -r`, `sync -f`", 0.75, times(ways.DURABLE_RECAST, ways.DURABLE_COPY)
     )
-    rows = (ways.RECAST, ways.FROM_PYTHON, ways.NO_EVIDENCE, ways.VERIFY, ways.DURABLE_RECAST)
+    rows = (
+        ways.RECAST,
+        ways.FROM_PYTHON,
+        ways.NO_EVIDENCE,
+        ways.VERIFY,
+        ways.SCAN,
+        ways.DURABLE_RECAST,
+    )
     peak = max(results[name].peak_rss for name in rows)
     yield Verdict("most memory of any recast above, MB", MOST_MEMORY, peak / 1e6)
     yield Verdict("`recast --version`, s", 0.15, results[ways.VERSION].wall)
@@ -72,6 +81,11 @@ def of_growth(measured: Sequence[growth.Measured]) -> Iterator[Verdict]:
         large.results[ways.RECAST].ratio(large.results[ways.COPY]),
     )
     yield Verdict(
+        f"looking at {large.case.units / 1e9:g} GB, of `cat`",
+        1.2,
+        large.results[ways.SCAN].ratio(large.results[ways.READ_ALL]),
+    )
+    yield Verdict(
         f"{many.case.units:,} small tensors, µs a tensor",
         15,
         many.results[ways.RECAST].wall / many.case.units * 1e6,
@@ -86,7 +100,7 @@ def of_growth(measured: Sequence[growth.Measured]) -> Iterator[Verdict]:
         figures.peak_rss
         for each in measured
         for name, figures in each.results.items()
-        if name != ways.COPY
+        if name not in (ways.COPY, ways.READ_ALL)
     )
     yield Verdict("most memory of any recast above, MB", MOST_MEMORY, peak / 1e6)
 

@@ -7,7 +7,19 @@ from pathlib import Path
 from benchmarks.measure import run
 from benchmarks.places import room, workplace
 from benchmarks.rounds import Contender, Results, measure, say
-from benchmarks.ways import COPY, RECAST, VERIFY, copy, recast, script, size_of, touch
+from benchmarks.ways import (
+    COPY,
+    READ_ALL,
+    RECAST,
+    SCAN,
+    VERIFY,
+    copy,
+    looks,
+    recast,
+    script,
+    size_of,
+    touch,
+)
 
 INSPECT = "`recast`, inspecting"
 DRY_RUN = "`recast -n`"
@@ -43,7 +55,7 @@ class Case:
 
 
 def _bytes(size: int, shards: int) -> Case:
-    return Case(BYTES, size, "llama", size, shards, size, (COPY, RECAST))
+    return Case(BYTES, size, "llama", size, shards, size, (COPY, RECAST, READ_ALL, SCAN))
 
 
 def _tensors(count: int) -> Case:
@@ -110,8 +122,13 @@ def _measure(case: Case, folder: Path, rounds: int) -> Results:
         DRY_RUN: (recast(source, "--to", "bf16", "-n"),),
     }
     prepare = touch(max(MB, min(case.size, spare)))
-    contenders = [Contender(name, commands[name], out, COPY, prepare=prepare) for name in case.ways]
-    return measure(contenders, rounds)
+    writing = [
+        Contender(name, commands[name], out, COPY, prepare=prepare)
+        for name in case.ways
+        if name in commands
+    ]
+    looking = [each for each in looks(source).contenders if each.name in case.ways]
+    return measure([*writing, *looking], rounds)
 
 
 def _copies(source: Path, out: Path, spare: int) -> tuple[tuple[str, ...], ...]:

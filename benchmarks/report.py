@@ -39,7 +39,8 @@ def section(made: Section, results: Results, own_memory: int) -> str:
 
 def grown(measured: Sequence[Measured], own_memory: int) -> str:
     """Return the table of what grows."""
-    head = ["", "", "wall", "least", "CPU", "peak RSS", "a unit", "each further", "of `cp -r`"]
+    head = ["", "", "wall", "least", "CPU", "peak RSS", "a unit", "each further"]
+    head.append("of `cp -r` or `cat`")
     rows = []
     before: dict[tuple[str, str], tuple[int, float]] = {}
     for each in measured:

@@ -18,6 +18,9 @@ NO_EVIDENCE = "`recast.convert(evidence=False)`"
 BY_HAND = "load_file, `.to`, save_file by hand"
 TRANSFORMERS = "transformers, load and save"
 VERIFY = "`recast --against`"
+READ_ALL = "`cat`, to `/dev/null`"
+SCAN = "`recast --scan`"
+SCAN_FROM_PYTHON = "`recast.scan`"
 DURABLE_COPY = "`cp -r`, `sync -f`"
 DURABLE_FLOOR = "I/O floor, fsync"
 DURABLE_RECAST = "`recast`, durable"
@@ -76,6 +79,20 @@ def conversions(source: Path, workers: int, transformers_rounds: int) -> Section
             way(BY_HAND, script("by_hand", source, out)),
             way(TRANSFORMERS, script("by_transformers", source, out), transformers_rounds),
         ),
+    )
+
+
+def looks(source: Path) -> Section:
+    """Return the ways to read every value of *source*, which is in memory."""
+    files = sorted(map(str, source.glob("*.safetensors")))
+    ways = {
+        READ_ALL: ("sh", "-c", 'cat "$@" > /dev/null', "cat", *files),
+        SCAN: recast(source, "--scan", "-q"),
+        SCAN_FROM_PYTHON: script("by_recast", source, "--scan"),
+    }
+    return Section(
+        "Looking at every value",
+        tuple(Contender(name, (command,), beside=READ_ALL) for name, command in ways.items()),
     )
 
 

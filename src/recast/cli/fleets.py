@@ -1,4 +1,4 @@
-"""The command's modes for fleets: search, look, repair. What they print, `cli` lets them print."""
+"""The modes for fleets: search, look, repair, delete."""
 
 import gc
 import json

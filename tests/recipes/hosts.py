@@ -80,6 +80,10 @@ class Host:
 
     def lose(self) -> None:
         """Switch it off, without a word to anybody."""
+        if self.keeper.poll() is None:  # no connection is closed, they are just silent
+            subprocess.run(
+                self.on("ip", "link", "set", "eth0", "down"), stderr=subprocess.DEVNULL, check=False
+            )
         self.keeper.kill()
         self.keeper.wait(_PATIENCE)
 

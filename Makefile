@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults hub-faults fuzz fleet keep-rules loaders bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet recipes keep-rules loaders bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -33,6 +33,13 @@ keep-rules: $(INSTALLED)
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)
 	$(BIN)/python -m pytest tests/fleet --many-kills
+
+# docs/cluster.md, carried out on hosts that are namespaces of this machine: two minutes. Debian's
+# iproute2, openssh-server, slurmctld, slurmd, slurm-client, munge and bindfs; what lacks them is
+# skipped.
+recipes: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[recipes]'
+	$(BIN)/python -m pytest tests/recipes --carry-out -rs
 
 # What transformers 4.57 and 4.44 load, asked of them: a minute, and two downloads.
 loaders: $(INSTALLED)

@@ -205,3 +205,12 @@ def test_a_finished_run_tidies_up(ckpt: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.recast/journal.json").write_text("{}")
     assert recast.convert(ckpt, "bf16", out=out).found
     assert names(tmp_path) == ["ckpt", "out"]
+
+
+def test_an_nfs_client_removes_a_lock_late(tmp_path: Path) -> None:
+    """A lock is removed while it is held; where only its release does that, no folder is left."""
+    folder = tmp_path / "workplace"
+    with workplace(folder, tmp_path) as work:
+        work.remove()
+        folder.mkdir()  # NFS keeps the folder for a file in it without a name
+    assert not folder.exists()

@@ -137,6 +137,8 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
                 work.remove()
             raise
         yield work
+    with suppress(OSError):  # NFS keeps a name for a lock that is removed while it is held
+        folder.rmdir()
 
 
 def _left_in(folder: Path) -> Mapping[str, Any]:

@@ -1,5 +1,7 @@
 """What can go wrong, each with its subject, the problem and the way out."""
 
+AGAIN = "run the same command again: it goes on where it was"
+
 
 class RecastError(Exception):
     """The root of every error that recast raises on purpose.

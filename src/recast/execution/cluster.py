@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from recast.errors import WorkerError
+from recast.errors import AGAIN, WorkerError
 from recast.execution import attendance
 from recast.execution.attendance import Attendance, news
 from recast.execution.storage import naming
@@ -19,7 +19,7 @@ _PATIENCE = 10.0  # seconds for a scheduler to answer, or to come back
 _RETRIES = 2  # of a job that has failed, elsewhere if there is an elsewhere
 _EVERY = 1.0  # seconds between two looks at who is there
 _START_ONE = "start one (dask scheduler), or check the address"
-_AGAIN = "run the same command again: it goes on where it was"
+_UNREADABLE = "Error during deserialization of the task graph"  # how Dask's scheduler says it
 
 Report = Callable[[str], None]
 
@@ -123,7 +123,7 @@ class _Jobs(Executor):
     def give_up(self, problem: str, remedy: str) -> None:
         """Let all jobs fail, those that were submitted and those that will be."""
         with self._lock:
-            self._given_up = self._given_up or (problem, f"{remedy}, then {_AGAIN}")
+            self._given_up = self._given_up or (problem, f"{remedy}, then {AGAIN}")
             jobs, self._open = self._open, set()
         for job in jobs:
             if job.set_running_or_notify_cancel():
@@ -161,9 +161,16 @@ class _Jobs(Executor):
         if sent.cancelled():  # by Dask, as it had to connect again; whoever waits may try again
             job.set_exception(ConnectionError("the scheduler was lost for a moment"))
         elif error := sent.exception():
-            job.set_exception(error)
+            job.set_exception(self._translated(error))
         else:
             job.set_result(sent.result())
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """Return *error* in our words, where Dask's say nothing to who has not called it."""
+        if not str(error).startswith(_UNREADABLE):
+            return error
+        problem = "the scheduler cannot read jobs: it has no recast, or an unlike Dask"
+        return self._error(problem, f"install recast[dask] there as it is here, then {AGAIN}")
 
     def _call_off(self, job: Future[Any], sent: Future[Any]) -> None:
         """Cancel what was *sent* if nobody waits for *job* any more."""

@@ -18,7 +18,7 @@ from recast.execution.storage import naming
 _PATIENCE = 10.0  # seconds for a scheduler to answer, or to come back
 _RETRIES = 2  # of a job that has failed, elsewhere if there is an elsewhere
 _EVERY = 1.0  # seconds between two looks at who is there
-_START_ONE = "start one (dask scheduler), or check the address"
+_START_ONE = "start one (dask scheduler), or check the address and the file that names it"
 _UNREADABLE = "Error during deserialization of the task graph"  # how Dask's scheduler says it
 
 Report = Callable[[str], None]
@@ -72,10 +72,20 @@ def _client(address: str) -> Any:  # noqa: ANN401 - Dask is an extra, and may no
         raise WorkerError(
             address, "is no scheduler's address", "write it like this: tcp://host:8786"
         )
+    found: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            found.set_result(Client(address, timeout=_PATIENCE, set_as_default=False))  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - raised by who waits
+            found.set_exception(error)
+
+    # Dask waits for ever where somebody answers who is no scheduler, hence the second limit.
+    Thread(target=connect, name="recast-connect", daemon=True).start()
     try:
-        return Client(address, timeout=_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+        return found.result(1.5 * _PATIENCE)
     except (OSError, ValueError, ImportError) as error:
-        why = str(error).partition("\n")[0]
+        why = str(error).partition("\n")[0] or "somebody else does"
         raise WorkerError(address, f"no scheduler answers there ({why})", _START_ONE) from None
 
 

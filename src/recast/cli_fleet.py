@@ -18,8 +18,11 @@ from recast import dtypes
 from recast.dtypes import Dtype
 from recast.errors import RecastError, RefusedError, StorageError
 from recast.execution.cluster import address_in, connected
+from recast.execution.crews import IN_FLIGHT
 from recast.execution.discovery import discover
-from recast.execution.fleet import IN_FLIGHT, Watcher, convert_all, survey_all
+from recast.execution.fleet import convert_all
+from recast.execution.meter import Watcher
+from recast.execution.survey import survey_all
 from recast.execution.trainer_state import delete_trainer_state
 from recast.execution.workers import default_workers
 from recast.planning.estimate import Estimate, Rates, Work, estimate

@@ -283,6 +283,7 @@ def test_jobs_are_small(count: int, tmp_path: Path) -> None:
         for name, shape in parts
     }
     save_sharded(tmp_path / "many", {"model-00001-of-00001.safetensors": tensors})
+    runs.age(tmp_path)
     jobs = Twice()
     recast.convert_all([tmp_path / "many"], "bf16", jobs)
     ((_, content),) = jobs.jobs

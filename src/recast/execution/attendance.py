@@ -41,5 +41,5 @@ def news(before: Attendance | None, now: Attendance) -> str | None:
     if now.workers is None:
         return "the scheduler does not answer; jobs wait for it"
     if now.workers:
-        return "there are workers again; jobs go on" if before else None
+        return "there are workers; jobs go on" if before else None
     return f"no workers{'' if before else ' yet'}; jobs wait for them"

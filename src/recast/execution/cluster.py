@@ -1,11 +1,13 @@
 """An existing Dask cluster as an executor. Nothing else of recast knows Dask."""
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -19,7 +21,6 @@ _PATIENCE = 10.0  # seconds for a scheduler to answer, or to come back
 _RETRIES = 2  # of a job that has failed, elsewhere if there is an elsewhere
 _EVERY = 1.0  # seconds between two looks at who is there
 _START_ONE = "start one (dask scheduler), or check the address and the file that names it"
-_UNREADABLE = "Error during deserialization of the task graph"  # how Dask's scheduler says it
 
 Report = Callable[[str], None]
 
@@ -102,6 +103,21 @@ def address_in(scheduler_file: Path) -> str:
         raise WorkerError(str(scheduler_file), "names no scheduler", _START_ONE) from None
 
 
+class _Call:
+    """A call that is made where it is unpickled.
+
+    A scheduler that lacks recast need not understand it, and a worker that does fails in the job
+    and says so; it would end itself over a message that it cannot read.
+    """
+
+    def __init__(self, call: Callable[..., Any], args: Any, kwargs: Any) -> None:  # noqa: ANN401 - as executors have it
+        self._call = partial(call, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        """Let it be unpickled by calling it."""
+        return self._call, ()
+
+
 class _Jobs(Executor):
     """A Dask client's own executor, except that all jobs fail once nobody is left to do them."""
 
@@ -120,7 +136,8 @@ class _Jobs(Executor):
             self._check()
             self._open.add(job)
         try:
-            sent = self._executor.submit(call, *args, **kwargs)
+            packed = pickle.dumps(_Call(call, args, kwargs))
+            sent = self._executor.submit(pickle.loads, packed)
         except Exception:
             self._take(job)
             self.check_connection()
@@ -171,16 +188,9 @@ class _Jobs(Executor):
         if sent.cancelled():  # by Dask, as it had to connect again; whoever waits may try again
             job.set_exception(ConnectionError("the scheduler was lost for a moment"))
         elif error := sent.exception():
-            job.set_exception(self._translated(error))
+            job.set_exception(error)
         else:
             job.set_result(sent.result())
-
-    def _translated(self, error: BaseException) -> BaseException:
-        """Return *error* in our words, where Dask's say nothing to who has not called it."""
-        if not str(error).startswith(_UNREADABLE):
-            return error
-        problem = "the scheduler cannot read jobs: it has no recast, or an unlike Dask"
-        return self._error(problem, f"install recast[dask] there as it is here, then {AGAIN}")
 
     def _call_off(self, job: Future[Any], sent: Future[Any]) -> None:
         """Cancel what was *sent* if nobody waits for *job* any more."""

@@ -37,9 +37,10 @@ def scheduler(folder: Path, preload: Path | None = None) -> Iterator[tuple[Path,
 
 
 @contextmanager
-def worker(file: Path, preload: Path | None = None) -> Iterator[Process]:
+def worker(file: Path, preload: Path | None = None, name: str = "") -> Iterator[Process]:
     """Start a worker for the scheduler that *file* names; nothing starts it again if it dies."""
-    local = ("--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
+    named = ("--name", name) if name else ()
+    local = (*named, "--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
     with _started("worker", *local, *_common(file, preload)) as process:
         yield process
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,7 @@ from threading import Event, Thread
 
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client
 
 import recast
 from recast import Fate, Outcome, WorkerError
@@ -196,32 +196,31 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Killer(Thread):
-    """Kills a worker at random every now and then, until it is told to stop."""
+    """Keeps two workers, and kills one of them at random whenever both are there."""
 
-    def __init__(self, local: LocalCluster, seed: int) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.local = local
-        self.chance = random.Random(seed)  # noqa: S311 - no secret
+        self.file = file
+        self.chance = random.Random(0)  # noqa: S311 - no secret
         self.over = Event()
+        self.workers: dict[str, cluster.Process] = {}
         self.kills = 0
 
     def run(self) -> None:
-        """Kill one worker at a time. The other may just be on its way back."""
-        while not self.over.wait(self.chance.uniform(0.05, 0.6)):
-            if there := self.workers_there():
-                with suppress(ProcessLookupError):
-                    os.kill(self.chance.choice(there), signal.SIGKILL)
+        """Kill and start workers until it is over. One is left, or nothing would ever be done."""
+        with ExitStack() as stack:
+            client = stack.enter_context(Client(address_in(self.file), set_as_default=False))
+            while not self.over.wait(self.chance.uniform(0.05, 0.4)):
+                known = {str(each["name"]) for each in client.scheduler_info()["workers"].values()}
+                if len(self.workers.keys() & known) == 2:
+                    victim = self.workers.pop(self.chance.choice(sorted(self.workers)))
+                    victim.kill()
+                    victim.wait()
                     self.kills += 1
-
-    def workers_there(self) -> list[int]:
-        """Return the processes of the workers that the scheduler knows.
-
-        A nanny whose worker is killed before it is known there gives up for good.
-        """
-        known = {each.nanny for each in list(self.local.scheduler.workers.values())}
-        nannies = [each for each in self.local.workers.values() if each.worker_address]
-        found = [each.process.pid for each in nannies if each.address in known and each.process]
-        return [each for each in found if each]
+                while len(self.workers) < 2:
+                    name = f"{self.kills}-{len(self.workers)}"
+                    started = cluster.worker(self.file, name=name)
+                    self.workers[name] = stack.enter_context(started)
 
 
 def test_workers_killed_at_random(
@@ -234,26 +233,20 @@ def test_workers_killed_at_random(
     A job whose worker was lost is done by another; where a job was unlucky several times, the
     same call finishes what is missing.
     """
-    kills, wanted = 0, 60 if thorough else 3
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-    ) as local:
-        for seed in count():
-            root = runs.copied(hundred, tmp_path / f"runs-{seed}")
-            paths = list(recast.discover(root))
-            killer = Killer(local, seed)
-            with connected(local.scheduler_address) as found:
-                killer.start()
-                try:
-                    done = until_all_is_done(paths, found.executor)
-                finally:
-                    killer.over.set()
-                    killer.join()
-            assert all(each.error is None for each in done)
-            repaired_in_the_end(hundred, root)
-            kills += killer.kills
-            if kills >= wanted:
-                break
+    with cluster.scheduler(tmp_path) as (file, _), connected(address_in(file)) as found:
+        killer = Killer(file)
+        killer.start()
+        try:
+            for number in count():
+                root = runs.copied(hundred, tmp_path / f"runs-{number}")
+                done = until_all_is_done(list(recast.discover(root)), found.executor)
+                assert all(each.error is None for each in done)
+                repaired_in_the_end(hundred, root)
+                if killer.kills >= (30 if thorough else 1):
+                    break
+        finally:
+            killer.over.set()
+            killer.join()
 
 
 def until_all_is_done(paths: list[Path], executor: Executor) -> list[Outcome]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
 from recast.execution import shard_job
+from recast.execution.shard import Effort
 from recast.execution.shard_job import carry_out
 from tests.checkpoints import random_tensors, save_shard, save_sharded
 from tests.fleet import runs
@@ -141,6 +142,37 @@ def test_progress_comes_back(executor: Executor | None, root: Path) -> None:
     assert sum(notes.done.values()) == notes.whole
     assert notes.done[paths[0]] == weights[paths[0]]
     assert sorted(map(repr, notes.outcomes)) == sorted(map(repr, done))
+
+
+def test_progress_comes_while_a_job_runs(
+    root: Path, tmp_path: Path, threads: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has done of a shard is told before the shard is done."""
+    heard = Event()
+
+    class Listener(recast.Watcher):
+        """Hears of progress."""
+
+        def advance(self, path: Path, nbytes: int) -> None:  # noqa: ARG002 - as watchers have it
+            """Say that some was heard of."""
+            if nbytes:
+                heard.set()
+
+    convert = shard_job.convert_shard
+    waited = []
+
+    def halfway(plan, source, target, scratch, effort):
+        """Say that a part is done, and go on when that was heard."""
+        effort.progress(plan.size_before // 2)
+        waited.append(heard.wait(60))
+        return convert(plan, source, target, scratch, Effort(1, evidence=True))
+
+    monkeypatch.setattr(shard_job, "convert_shard", halfway)
+    monkeypatch.setattr(shard_job, "_EVERY", -1.0)
+    (path, *_) = found(root)
+    done = recast.convert_all([path], "bf16", threads, out=tmp_path / "out", watcher=Listener())
+    assert fates(done) == [Fate.REPAIRED]
+    assert waited == [True, True]
 
 
 def test_nested_checkpoints(executor: Executor | None, root: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ keep-rules: $(INSTALLED)
 
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)
-	$(BIN)/python -m pytest tests/fleet --many-kills
+	$(BIN)/python -m pytest tests/fleet/test_workers.py --many-kills
 
 # What transformers 4.57 and 4.44 load, asked of them: a minute, and two downloads.
 loaders: $(INSTALLED)

@@ -32,7 +32,7 @@ keep-rules: $(INSTALLED)
 
 # Workers are killed again and again while a hundred checkpoints are repaired: some minutes.
 fleet: $(INSTALLED)
-	$(BIN)/python -m pytest tests/fleet --many-kills
+	$(BIN)/python -m pytest tests/fleet/test_workers.py --many-kills
 
 # docs/cluster.md, carried out on hosts that are namespaces of this machine: two minutes. Debian's
 # iproute2, openssh-server, slurmctld, slurmd, slurm-client, munge and bindfs; what lacks them is

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from recast.execution.converter import convert, fix_config, plan
     from recast.execution.discovery import discover
-    from recast.execution.fleet import Watcher, convert_all
+    from recast.execution.fleet import convert_all
+    from recast.execution.meter import Watcher
     from recast.execution.reader import inspect
     from recast.execution.reporter import report
     from recast.execution.scanner import scan
@@ -62,7 +63,7 @@ _HOMES = {
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",
     "Verification": "recast.reports.verification",
-    "Watcher": "recast.execution.fleet",
+    "Watcher": "recast.execution.meter",
     "WorkerError": "recast.errors",
     "convert": "recast.execution.converter",
     "convert_all": "recast.execution.fleet",

@@ -1,5 +1,9 @@
 """What can go wrong, each with its subject, the problem and the way out."""
 
+from typing import Self
+
+AGAIN = "run the same command again: it goes on where it was"
+
 
 class RecastError(Exception):
     """The root of every error that recast raises on purpose.
@@ -18,6 +22,10 @@ class RecastError(Exception):
         self.subject = subject
         self.problem = problem
         self.remedy = remedy
+
+    def bare(self) -> Self:
+        """Return the same without what it refers to: frames, and in them all that is in memory."""
+        return type(self)(self.subject, self.problem, self.remedy)
 
     def __str__(self) -> str:
         sentence = f"{self.subject}: {self.problem}" if self.subject else self.problem

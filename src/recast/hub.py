@@ -37,10 +37,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented,
     http_backoff,
 )
 
-from recast.errors import HubError, RecastError
+from recast.errors import AGAIN, HubError, RecastError
 from recast.formats.hub_path import HubFile, HubPath
 
-AGAIN = "run the same command again: it goes on where it was"
 _TOKEN = re.compile(r"hf_\w+")
 _WHOLE = 200  # the status of an answer that is no part
 _NAME = "recast"  # by which the Hub knows who asks

@@ -1,50 +1,75 @@
 """A Dask cluster as people start one by hand: `dask scheduler`, and `dask worker` as often."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _PATIENCE = 60  # seconds
+
+Process = subprocess.Popen[bytes]
 
 
 @contextmanager
 def by_hand(folder: Path, workers: int, preload: Path | None = None) -> Iterator[Path]:
     """Start a scheduler and workers, and yield the file that names the scheduler."""
-    file = folder / "scheduler.json"
-    on = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file))
-    loaded = ("--preload", str(preload)) if preload else ()
-    processes = [_start("scheduler", ("--port", "0", *on))]
-    try:
-        _wait_for(file, processes[0])
+    with scheduler(folder) as (file, _), ExitStack() as stack:
         for _ in range(workers):
-            local = ("--nthreads", "1", "--local-directory", str(folder), *on, *loaded)
-            processes.append(_start("worker", local))
+            stack.enter_context(worker(file, preload))
         yield file
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            process.wait(_PATIENCE)
 
 
-def _start(what: str, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start one process of the cluster."""
-    return subprocess.Popen(
+@contextmanager
+def scheduler(folder: Path, preload: Path | None = None) -> Iterator[tuple[Path, Process]]:
+    """Start a scheduler, and yield the file that names it, and its process."""
+    file = folder / "scheduler.json"
+    with _started("scheduler", "--port", "0", *_common(file, preload)) as process:
+        end = time.monotonic() + _PATIENCE
+        while not _is_whole(file):
+            assert process.poll() is None, "the scheduler has ended"
+            assert time.monotonic() < end, "the scheduler says nothing"
+            time.sleep(0.05)
+        yield file, process
+
+
+@contextmanager
+def worker(file: Path, preload: Path | None = None, name: str = "") -> Iterator[Process]:
+    """Start a worker for the scheduler that *file* names; nothing starts it again if it dies."""
+    named = ("--name", name) if name else ()
+    local = (*named, "--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
+    with _started("worker", *local, *_common(file, preload)) as process:
+        yield process
+
+
+def _common(file: Path, preload: Path | None) -> Sequence[str]:
+    """Return the options of both."""
+    loaded = ("--preload", str(preload)) if preload else ()
+    return ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file), *loaded)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the scheduler has written all of the file that says where it is."""
+    try:
+        return bool(json.loads(file.read_text())["address"])
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+@contextmanager
+def _started(what: str, *arguments: str) -> Iterator[Process]:
+    """Start one process of the cluster, and end it."""
+    process = subprocess.Popen(
         [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-
-
-def _wait_for(file: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until the scheduler has written where it is."""
-    end = time.monotonic() + _PATIENCE
-    while not file.exists():
-        assert process.poll() is None, "the scheduler has ended"
-        assert time.monotonic() < end, "the scheduler says nothing"
-        time.sleep(0.05)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(_PATIENCE)

@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from safetensors.torch import load_file
 
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
+from recast.execution import shard_job
+from recast.execution.shard import Effort
 from recast.execution.shard_job import carry_out
 from tests.checkpoints import random_tensors, save_shard, save_sharded
 from tests.fleet import runs
@@ -140,6 +144,37 @@ def test_progress_comes_back(executor: Executor | None, root: Path) -> None:
     assert sorted(map(repr, notes.outcomes)) == sorted(map(repr, done))
 
 
+def test_progress_comes_while_a_job_runs(
+    root: Path, tmp_path: Path, threads: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has done of a shard is told before the shard is done."""
+    heard = Event()
+
+    class Listener(recast.Watcher):
+        """Hears of progress."""
+
+        def advance(self, path: Path, nbytes: int) -> None:  # noqa: ARG002 - as watchers have it
+            """Say that some was heard of."""
+            if nbytes:
+                heard.set()
+
+    convert = shard_job.convert_shard
+    waited = []
+
+    def halfway(plan, source, target, scratch, effort):
+        """Say that a part is done, and go on when that was heard."""
+        effort.progress(plan.size_before // 2)
+        waited.append(heard.wait(60))
+        return convert(plan, source, target, scratch, Effort(1, evidence=True))
+
+    monkeypatch.setattr(shard_job, "convert_shard", halfway)
+    monkeypatch.setattr(shard_job, "_EVERY", -1.0)
+    (path, *_) = found(root)
+    done = recast.convert_all([path], "bf16", threads, out=tmp_path / "out", watcher=Listener())
+    assert fates(done) == [Fate.REPAIRED]
+    assert waited == [True, True]
+
+
 def test_nested_checkpoints(executor: Executor | None, root: Path, tmp_path: Path) -> None:
     """A run's own model and the checkpoints in its folder are converted, in their order."""
     run = root / "run-0"
@@ -183,6 +218,7 @@ class Twice(Executor):
         self.told = 1 if first else 2
         self.jobs: list[tuple[object, ...]] = []
         self.threads: list[Thread] = []
+        self.done: list[object] = []
 
     def submit(  # type: ignore[override]
         self, call: Callable[..., object], /, *args: object, **kwargs: object
@@ -203,6 +239,7 @@ class Twice(Executor):
                 if isinstance(last, Exception):
                     future.set_exception(last)
                 else:
+                    self.done.append(last)
                     future.set_result(last)
 
         for _ in range(2):
@@ -238,19 +275,53 @@ def test_a_job_that_comes_too_late_does_no_harm(saved: Path, root: Path) -> None
         runs.check_repaired(saved / outcome.path.relative_to(root), outcome.path)
 
 
-def test_jobs_are_small(tmp_path: Path) -> None:
-    """A job takes kilobytes, however large the shard, and so does what comes back."""
-    names = [
-        f"model.layers.{layer}.self_attn.{part}_proj.weight"
-        for layer in range(80)
-        for part in ("q", "k", "v", "o")
-    ]
-    tensors = random_tensors(**dict.fromkeys(names, (64, 64)))
-    save_sharded(tmp_path / "large", {"model-00001-of-00001.safetensors": tensors})
+def test_a_job_that_is_overtaken_leaves_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose workplace is removed when it has just begun takes away what it made after all."""
     executor = Twice()
-    recast.convert_all([tmp_path / "large"], "bf16", executor)
-    ((_, content),) = executor.jobs
-    assert len(pickle.dumps(content)) < 10_000 < sum(each.nbytes for each in tensors.values())
+    recast.convert_all(found(root), "bf16", executor, out=tmp_path / "out", root=root)
+    for thread in executor.threads:
+        thread.join()
+    before = sorted(tmp_path.rglob("*"))
+    begin = shard_job.convert_shard
+    overtaken = []
+
+    def late(plan, source, target, scratch, effort):
+        """Convert a shard when all is over."""
+        shutil.rmtree(scratch)
+        done = begin(plan, source, target, scratch, effort)
+        assert target.exists()
+        overtaken.append(target)
+        return done
+
+    monkeypatch.setattr(shard_job, "convert_shard", late)
+    for version, content in executor.jobs:
+        scratch = pickle.loads(zlib.decompress(bytes(content))).scratch  # noqa: S301 - recast's own
+        scratch.mkdir()
+        (scratch / "lock").touch()
+        carry_out(str(version), bytes(content), evidence=True)
+    assert len(overtaken) == len(executor.jobs) == 12
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("count", [300, 10_000])
+def test_jobs_are_small(count: int, tmp_path: Path) -> None:
+    """A job takes some bytes for each tensor, however large they are; so does what comes back."""
+    parts = [(f"{part}_proj.weight", (2 + len(part), 3)) for part in ("q", "k", "v", "gate", "up")]
+    tensors = {
+        f"model.layers.{number // 40}.mlp.experts.{number}.{name}": torch.ones(shape)
+        for number in range(count // len(parts))
+        for name, shape in parts
+    }
+    save_sharded(tmp_path / "many", {"model-00001-of-00001.safetensors": tensors})
+    runs.age(tmp_path)
+    jobs = Twice()
+    recast.convert_all([tmp_path / "many"], "bf16", jobs)
+    ((_, content),) = jobs.jobs
+    assert len(pickle.dumps(content)) < 2_000 + 40 * count
+    assert jobs.done
+    assert all(len(pickle.dumps(each)) < 2_000 + 200 * count for each in jobs.done)
 
 
 def test_a_fleet_of_nothing(executor: Executor | None) -> None:

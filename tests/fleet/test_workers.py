@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
 
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client
 
 import recast
-from recast import Fate, WorkerError
+from recast import Fate, Outcome, WorkerError
 from recast.execution import shard_job
 from recast.execution.cluster import address_in, connected
 from tests.fleet import cluster, runs
@@ -84,6 +86,39 @@ def test_another_version_on_the_worker(root: Path, tmp_path: Path) -> None:
         assert each.error.problem == f"has recast 0.0.1, but was sent a job by recast {mine}"
         assert "same version" in each.error.remedy
     assert runs.contents(root) == before
+
+
+def test_no_recast_on_the_worker(root: Path, tmp_path: Path) -> None:
+    """A worker without recast is said to have none, lives on, and nothing changes."""
+    preload = tmp_path / "none.py"
+    preload.write_text("import sys; sys.modules['recast'] = None")
+    before = runs.contents(root)
+    with (
+        cluster.scheduler(tmp_path, preload) as (file, _),
+        cluster.worker(file, preload) as worker,
+        connected(address_in(file)) as found,
+    ):
+        done = recast.convert_all(recast.discover(root), "bf16", found.executor, in_place=True)
+        assert worker.poll() is None
+    assert {each.fate for each in done} == {Fate.FAILED}
+    for each in done:
+        assert isinstance(each.error, WorkerError)
+        assert "a worker has no recast, or an unlike one (ModuleNotFou" in each.error.problem
+        assert each.error.remedy.startswith("install the same version there as here, then run")
+    assert runs.contents(root) == before
+
+
+def test_no_recast_on_the_scheduler(root: Path, saved: Path, tmp_path: Path) -> None:
+    """The scheduler only hands jobs on, and needs no recast for that."""
+    preload = tmp_path / "none.py"
+    preload.write_text("import sys; sys.modules['recast'] = None")
+    with (
+        cluster.scheduler(tmp_path, preload) as (file, _),
+        cluster.worker(file),
+        connected(address_in(file)) as found,
+    ):
+        recast.convert_all(recast.discover(root), "bf16", found.executor, in_place=True)
+    repaired_in_the_end(saved, root)
 
 
 def test_a_worker_that_does_not_see_the_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,35 +195,37 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def worker_processes(local: LocalCluster) -> list[int]:
-    """Return the processes of a cluster's workers that live now."""
-    found = [nanny.process.pid for nanny in local.workers.values() if nanny.process is not None]
-    return [each for each in found if each]
-
-
 class Killer(Thread):
-    """Kills a worker at random every now and then, until it is told to stop."""
+    """Keeps two workers, and kills one of them at random whenever both are there."""
 
-    def __init__(self, local: LocalCluster, seed: int) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.local = local
-        self.chance = random.Random(seed)  # noqa: S311 - no secret
+        self.file = file
+        self.chance = random.Random(0)  # noqa: S311 - no secret
         self.over = Event()
+        self.workers: dict[str, cluster.Process] = {}
         self.kills = 0
 
     def run(self) -> None:
-        """Kill one worker at a time, each when it has lived for a moment."""
-        while not self.over.wait(self.chance.uniform(0.05, 0.6)):
-            living = worker_processes(self.local)
-            if len(living) == len(self.local.workers):
-                os.kill(self.chance.choice(living), signal.SIGKILL)
-                self.kills += 1
+        """Kill and start workers until it is over. One is left, or nothing would ever be done."""
+        with ExitStack() as stack:
+            client = stack.enter_context(Client(address_in(self.file), set_as_default=False))
+            while not self.over.wait(self.chance.uniform(0.05, 0.4)):
+                known = {str(each["name"]) for each in client.scheduler_info()["workers"].values()}
+                if len(self.workers.keys() & known) == 2:
+                    victim = self.workers.pop(self.chance.choice(sorted(self.workers)))
+                    victim.kill()
+                    victim.wait()
+                    self.kills += 1
+                while len(self.workers) < 2:
+                    name = f"{self.kills}-{len(self.workers)}"
+                    started = cluster.worker(self.file, name=name)
+                    self.workers[name] = stack.enter_context(started)
 
 
 def test_workers_killed_at_random(
     hundred: Path,
     tmp_path: Path,
-    local_cluster: LocalCluster,
     thorough: bool,  # noqa: FBT001 - a fixture
 ) -> None:
     """While a hundred checkpoints are repaired in place, workers die; all end right.
@@ -196,32 +233,30 @@ def test_workers_killed_at_random(
     A job whose worker was lost is done by another; where a job was unlucky several times, the
     same call finishes what is missing.
     """
-    if not thorough:
-        pytest.skip("a cluster that has lost every worker waits for new ones: make fleet")
-    from distributed import Client  # noqa: PLC0415
+    with cluster.scheduler(tmp_path) as (file, _), connected(address_in(file)) as found:
+        killer = Killer(file)
+        killer.start()
+        try:
+            for number in count():
+                root = runs.copied(hundred, tmp_path / f"runs-{number}")
+                done = until_all_is_done(list(recast.discover(root)), found.executor)
+                assert all(each.error is None for each in done)
+                repaired_in_the_end(hundred, root)
+                if killer.kills >= (30 if thorough else 1):
+                    break
+        finally:
+            killer.over.set()
+            killer.join()
 
-    kills = 0
-    for seed in range(30):
-        root = runs.copied(hundred, tmp_path / f"runs-{seed}")
-        paths = list(recast.discover(root))
-        killer = Killer(local_cluster, seed)
-        with Client(local_cluster, set_as_default=False) as client:
-            executor = client.get_executor(pure=False, retries=2)
-            killer.start()
-            try:
-                for _ in range(5):
-                    done = recast.convert_all(paths, "bf16", executor, in_place=True)
-                    if all(each.error is None for each in done):
-                        break
-                    assert all(isinstance(e.error, WorkerError | None) for e in done)
-            finally:
-                killer.over.set()
-                killer.join()
-            client.wait_for_workers(2, timeout=60)
-        kills += killer.kills
-        assert all(each.error is None for each in done)
-        repaired_in_the_end(hundred, root)
-    assert kills >= 30
+
+def until_all_is_done(paths: list[Path], executor: Executor) -> list[Outcome]:
+    """Repair *paths*, and again if jobs were unlucky; return what became of each in the end."""
+    for _ in range(5):
+        done = recast.convert_all(paths, "bf16", executor, in_place=True)
+        assert all(isinstance(each.error, WorkerError | None) for each in done)
+        if all(each.error is None for each in done):
+            break
+    return done
 
 
 def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool) -> None:  # noqa: FBT001 - a fixture
@@ -243,7 +278,10 @@ def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool)
                 killer.join()
         failed = [each for each in done if each.error is not None]
         assert all(isinstance(each.error, WorkerError) for each in failed)
-        assert all("a worker failed" in each.error.problem for each in failed)
+        # The job at hand, and those for which the pool is no use any more.
+        said = r"(a worker failed|the executor takes no more jobs) \(BrokenProcessPool: .+\)"
+        assert all(re.fullmatch(said, each.error.problem) for each in failed)
+        assert all("run the same command again: " in each.error.remedy for each in failed)
         broken += bool(failed)
         if not failed:
             break

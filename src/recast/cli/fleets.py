@@ -2,10 +2,12 @@
 
 import gc
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ from recast import dtypes
 from recast.dtypes import Dtype
 from recast.errors import RecastError, RefusedError, StorageError
 from recast.execution.cluster import address_in, connected
+from recast.execution.crews import IN_FLIGHT
 from recast.execution.discovery import discover
-from recast.execution.fleet import IN_FLIGHT, Watcher, convert_all, survey_all
+from recast.execution.fleet import convert_all
+from recast.execution.meter import Watcher
+from recast.execution.survey import survey_all
 from recast.execution.trainer_state import delete_trainer_state
 from recast.execution.workers import default_workers
 from recast.planning.estimate import Estimate, Rates, Work, estimate
@@ -131,26 +136,18 @@ def repair(request: Request) -> Answer:
     begun = time.monotonic()
     found = _Found(request)
     paths = list(found.paths())
-    with ExitStack() as stack:
-        executor, workers = None, request.workers
-        if address := _scheduler(request):
-            cluster = stack.enter_context(connected(address))
-            executor = cluster.executor
-            workers = workers or max(IN_FLIGHT, _AHEAD * cluster.workers)
-            if not cluster.workers:
-                _complain(f"{address}: no workers yet; jobs wait for them")
-        with _watching(request) as watcher:
-            outcomes = convert_all(
-                paths,
-                request.target,
-                executor,
-                out=request.out,
-                root=request.root if request.recursive else request.root.parent,
-                in_place=request.in_place,
-                workers=workers,
-                watcher=watcher,
-                **request.wishes,
-            )
+    with _watching(request) as watcher, _executing(request, watcher) as (executor, workers):
+        outcomes = convert_all(
+            paths,
+            request.target,
+            executor,
+            out=request.out,
+            root=request.root if request.recursive else request.root.parent,
+            in_place=request.in_place,
+            workers=workers,
+            watcher=watcher,
+            **request.wishes,
+        )
     for error in found.unreadable:
         outcome = Outcome(Path(error.subject), Fate.FAILED, error=error)
         outcomes.append(outcome)
@@ -163,6 +160,24 @@ def repair(request: Request) -> Answer:
     document["checkpoints"] = [fleet_documents.outcome(each) for each in told]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
+
+
+@contextmanager
+def _executing(
+    request: Request, reporter: "_Reporter"
+) -> Iterator[tuple[Executor | None, int | None]]:
+    """Yield who converts the shards, and how many at once, as far as it matters."""
+    address = _scheduler(request)
+    if address is None:
+        yield None, request.workers
+        return
+    disabled = logging.root.manager.disable
+    logging.disable()  # what Dask says of connections that end: the user is told here
+    try:
+        with connected(address, reporter.complain) as cluster:
+            yield cluster.executor, request.workers or max(IN_FLIGHT, _AHEAD * cluster.workers)
+    finally:
+        logging.disable(disabled)
 
 
 def _scheduler(request: Request) -> str | None:
@@ -227,6 +242,10 @@ class _Reporter(Watcher):
     def __init__(self, request: Request) -> None:
         self.request = request
 
+    def complain(self, message: str) -> None:
+        """Say something on stderr; from any thread."""
+        _complain(message)
+
     def finish(self, outcome: Outcome) -> None:
         """Say what became of one checkpoint."""
         _tell(self.request, fleet_documents.outcome(outcome), outcome.path, outcome.error)
@@ -252,14 +271,26 @@ class _Bar(_Reporter):
         self._bar.set_description_str(text.printable(path.name), refresh=not nbytes)
         self._bar.update(nbytes)
 
+    def complain(self, message: str) -> None:
+        """Say something on stderr, above the bar; from any thread."""
+        with self._above():
+            super().complain(message)
+
     def finish(self, outcome: Outcome) -> None:
         """Say what became of one checkpoint, above the bar."""
-        self._bar.clear()
-        super().finish(outcome)
+        with self._above():
+            super().finish(outcome)
+
+    def _above(self) -> AbstractContextManager[None]:
+        """Let what is written meanwhile stand above the bar."""
+        bar: AbstractContextManager[None] = (
+            nullcontext() if self._bar is None else self._bar.external_write_mode(sys.stderr)
+        )
+        return bar
 
 
 @contextmanager
-def _watching(request: Request) -> Iterator[Watcher]:
+def _watching(request: Request) -> Iterator["_Reporter"]:
     """Yield who tells the user how it comes along: a bar on a terminal, nothing elsewhere."""
     if request.quiet or sys.stderr is None or not sys.stderr.isatty():
         yield _Reporter(request)

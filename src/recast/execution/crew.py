@@ -6,7 +6,7 @@ from dataclasses import replace
 from threading import Semaphore
 from typing import Protocol
 
-from recast.errors import RecastError, WorkerError
+from recast.errors import AGAIN, RecastError, WorkerError
 from recast.execution.shard import Effort
 from recast.execution.shard_job import ShardJob, carry_out, noted, own_version, pack
 from recast.reports.conversion import ShardConversion
@@ -115,8 +115,14 @@ class Workers:
         content, evidence = pack(sent.job), self.effort.evidence
         try:
             return self._executor.submit(carry_out, own_version(), content, evidence=evidence)
-        except RuntimeError as error:  # it was shut down, or its processes have died
-            raise _failed(sent, error) from None
+        except RecastError:
+            raise
+        except Exception as error:  # noqa: BLE001 - shut down, broken, closed: each its own way
+            raise WorkerError(
+                str(sent.job.source),
+                f"the executor takes no more jobs ({_said(error)})",
+                f"make another one, then {AGAIN}",
+            ) from None
 
     def _result(self, future: Future[ShardConversion], sent: "_Sent") -> ShardConversion | None:
         """Return what a future holds; None if the job should be tried again."""
@@ -147,9 +153,14 @@ class _Sent:
 
 def _failed(sent: _Sent, error: BaseException) -> WorkerError:
     """Return the error of a job whose worker failed."""
-    why = str(error).strip().partition("\n")[0] or type(error).__name__
-    return WorkerError(
-        str(sent.job.source),
-        f"a worker failed ({type(error).__name__}: {why})",
-        "run the same command again: it goes on where it was",
-    )
+    source = str(sent.job.source)
+    if isinstance(error, ImportError | AttributeError):  # it could not even find the function
+        problem = f"a worker has no recast, or an unlike one ({_said(error)})"
+        return WorkerError(source, problem, f"install the same version there as here, then {AGAIN}")
+    return WorkerError(source, f"a worker failed ({_said(error)})", AGAIN)
+
+
+def _said(error: BaseException) -> str:
+    """Return what kind of error it is, and the first line of what it says, if anything."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -7,7 +7,7 @@ bits: the index says which shard holds a tensor, and not in which dtype.
 from itertools import accumulate
 from pathlib import Path
 
-from recast.errors import RecastError, RefusedError, StorageError
+from recast.errors import AGAIN, RecastError, RefusedError, StorageError
 from recast.execution.anew import Written, workplace_beside, write_documents
 from recast.execution.crew import Crew
 from recast.execution.publish import is_copied, take_over
@@ -74,8 +74,9 @@ def _replace(plan: Plan, work: Workplace, crew: Crew) -> tuple[ShardConversion, 
             work.remove()
             raise
         # The journal stays: it says with which options to go on.
-        rest = f"then run the same command again: {len(done)} of {len(changing)} shards are done"
-        remedy = f"{error.remedy}, {rest}" if error.remedy else rest
+        rest = f"run the same command again: {len(done)} of {len(changing)} shards are done"
+        first = error.remedy.removesuffix(AGAIN).removesuffix(", then ")
+        remedy = f"{first}, then {rest}" if first else rest
         raise type(error)(error.subject, error.problem, remedy) from error
     return tuple(done[number] for number in sorted(done))
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from recast.errors import WorkerError
 from recast.execution.shard import Effort, convert_shard, scan_shard
+from recast.execution.workplace import LOCK
 from recast.planning.planner import ShardPlan
 from recast.reports.conversion import ShardConversion
 
@@ -97,8 +98,19 @@ def carry_out(sender: str, content: bytes, *, evidence: bool) -> ShardConversion
                 f"does not see {path}",
                 "let every worker have the same disk under the same path",
             )
-    with _Notes(job.notes) as notes:
-        return job.run(Effort(1, evidence, notes.add))
+    try:
+        with _Notes(job.notes) as notes:
+            return job.run(Effort(1, evidence, notes.add))
+    finally:
+        _leave(job)
+
+
+def _leave(job: ShardJob) -> None:
+    """Take away what *job* has made, if its workplace was removed meanwhile: nobody else will."""
+    with suppress(OSError):
+        if not (job.scratch / LOCK).exists():
+            job.staged.unlink(missing_ok=True)
+            job.scratch.rmdir()
 
 
 class _Notes:

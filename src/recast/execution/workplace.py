@@ -18,7 +18,7 @@ from recast.planning.planner import Plan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 
-_LOCK = "lock"
+LOCK = "lock"
 _JOURNAL = "journal.json"
 # Evidence as a row of a record. dataclasses.astuple copies each field deeply: 40 times as slow.
 _FIELDS = attrgetter(*(field.name for field in fields(Evidence)))
@@ -80,8 +80,9 @@ class Workplace:
     def remove(self) -> None:
         """Remove the folder with all that is in it, the lock last: until then nobody gets in."""
         with suppress(OSError):
-            self._clear()
-            for name in (_JOURNAL, _LOCK):
+            while self._clear():  # a late job may put something there meanwhile
+                pass
+            for name in (_JOURNAL, LOCK):
                 (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 
@@ -93,13 +94,18 @@ class Workplace:
         """Return where it is written that shard *number* is done."""
         return self.folder / f"shard-{number}.json"
 
-    def _clear(self) -> None:
-        """Remove everything but the lock and the journal, which is only ever replaced."""
-        for entry in self.folder.iterdir():
+    def _clear(self) -> bool:
+        """Remove everything but the lock and the journal, which is only ever replaced.
+
+        Returns whether there was anything.
+        """
+        left = [each for each in self.folder.iterdir() if each.name not in {_JOURNAL, LOCK}]
+        for entry in left:
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name not in (_JOURNAL, _LOCK):
-                entry.unlink()
+            else:
+                entry.unlink(missing_ok=True)  # a late job removes its own
+        return bool(left)
 
 
 def tidy(folder: Path, subject: Path) -> None:
@@ -123,7 +129,7 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
         made = not folder.is_dir()
         folder.mkdir(exist_ok=True)
     try:
-        lock = Lock(folder / _LOCK, subject)
+        lock = Lock(folder / LOCK, subject)
     except StorageError:
         with suppress(OSError):  # unless somebody has left something in it
             folder.rmdir()

@@ -5,10 +5,10 @@ from hashlib import sha1, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recast.errors import HubError
+from recast.errors import AGAIN, HubError
 from recast.execution.storage import naming
 from recast.formats.hub_path import HubFile
-from recast.hub import AGAIN, Hub
+from recast.hub import Hub
 from recast.planning.publication import MAIN, Destination, Publication, make_publication
 from recast.reports.publication import TITLE
 

@@ -16,14 +16,14 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from recast.errors import RefusedError, StorageError, TargetError
+from recast.errors import AGAIN, RefusedError, StorageError, TargetError
 from recast.execution.anew import Written, workplace_beside
 from recast.execution.publish import is_copied, making, publish, write_file
 from recast.execution.shard import Effort, convert_shard
 from recast.execution.storage import naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
-from recast.hub import AGAIN, Hub, RejectedError, Sent
+from recast.hub import Hub, RejectedError, Sent
 from recast.planning.planner import Plan, ShardPlan
 from recast.remote.destination import holds
 from recast.remote.lane import Lane, Room

@@ -1,0 +1,202 @@
+"""The engine of a fleet: which checkpoint is at work when, and what becomes of each."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import Any
+
+from recast.errors import LossError, RecastError, StorageError, TargetError
+from recast.execution.converter import carry_out
+from recast.execution.crews import Crews
+from recast.execution.discovery import Glance, glance, sign_of_life
+from recast.execution.meter import Meter, Watcher
+from recast.execution.reader import inspect
+from recast.execution.shard import Effort
+from recast.execution.survey import planned
+from recast.execution.target import lacks_room
+from recast.reports.fleet import Fate, Outcome, repaired
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where results go: below *out*, as they lie below *root*; beside their sources; in place."""
+
+    out: Path | None
+    root: Path
+    in_place: bool
+
+    def of(self, path: Path) -> Path | None:
+        """Return where the result of *path* goes; None for where `convert` puts it."""
+        return None if self.out is None else self.out / path.relative_to(self.root)
+
+
+@dataclass(slots=True)
+class _Task:
+    """One checkpoint to be converted.
+
+    Attributes:
+        path: the checkpoint.
+        seen: its files as they were at the beginning, or why they cannot be seen.
+        inner: those that lie in its folder, and wait until it is done.
+    """
+
+    path: Path
+    seen: Glance | RecastError
+    inner: list["_Task"] = field(default_factory=list)
+
+    @property
+    def weights(self) -> int:
+        """The bytes of its weights files."""
+        return self.seen.weights if isinstance(self.seen, Glance) else 0
+
+
+class Fleet:
+    """Many checkpoints, and what is to become of them."""
+
+    def __init__(
+        self,
+        dtype: object,
+        wishes: Mapping[str, Any],
+        places: Places,
+        crews: Crews,
+        watcher: Watcher,
+        *,
+        evidence: bool,
+    ) -> None:
+        self.dtype = dtype
+        self.wishes = wishes
+        self.places = places
+        self.crews = crews
+        self.watcher = watcher
+        self.evidence = evidence
+        self.stopped = Event()
+        self.finished: SimpleQueue[tuple[_Task, Outcome | BaseException]] = SimpleQueue()
+
+    def convert(self, paths: Sequence[Path]) -> list[Outcome]:
+        """Convert them all, the largest first, and return what became of each."""
+        tasks = [_Task(path, _seen(path)) for path in paths]
+        self.watcher.begin(sum(task.weights for task in tasks))
+        outermost = _nested(tasks)
+        outcomes: dict[Path, Outcome] = {}
+        cramped: list[_Task] = []
+        pool = ThreadPoolExecutor(self.crews.at_once, "recast-fleet")
+        try:
+            self._start(pool, outermost)
+            for _ in tasks:
+                task, outcome = self._next()
+                outcomes[task.path] = outcome
+                if outcome.error is not None and lacks_room(outcome.error) and len(tasks) > 1:
+                    cramped.append(task)
+                else:
+                    self.watcher.finish(outcome)
+                self._start(pool, self._released(task, outcome))
+        except BaseException:
+            self.stopped.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        for task in cramped:  # once more, when nobody else takes up room
+            outcomes[task.path] = self._convert(task)
+            self.watcher.finish(outcomes[task.path])
+        return [outcomes[path] for path in paths]
+
+    def _next(self) -> tuple[_Task, Outcome]:
+        """Wait for the next checkpoint that is done. Raises what is no RecastError."""
+        task, outcome = self.finished.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return task, outcome
+
+    def _start(self, pool: ThreadPoolExecutor, tasks: Iterable[_Task]) -> None:
+        """Let *tasks* be done, the largest first, so that none is left over at the end."""
+        for task in sorted(tasks, key=lambda each: -each.weights):
+            pool.submit(self._do, task)
+
+    def _released(self, task: _Task, outcome: Outcome) -> list[_Task]:
+        """Return what waited for *task* and can begin now."""
+        if self.places.out is None or outcome.error is None:
+            return task.inner
+        # Their results lie in its result's folder, which has to be there first.
+        for inner in task.inner:
+            why = TargetError(
+                str(inner.path),
+                f"lies in {task.path}, of which nothing was written",
+                "see to that one first",
+            )
+            self.watcher.advance(inner.path, inner.weights)
+            self.finished.put((inner, Outcome(inner.path, outcome.fate, error=why)))
+        return []
+
+    def _do(self, task: _Task) -> None:
+        """Convert one checkpoint, in a thread of the pool, and say what became of it."""
+        try:
+            self.finished.put((task, self._convert(task)))
+        except BaseException as error:  # noqa: BLE001 - raised where it can end everything
+            self.finished.put((task, error))
+
+    def _convert(self, task: _Task) -> Outcome:
+        """Convert one checkpoint. What is wrong with it is in its outcome."""
+        meter = Meter(task.path, task.weights, self.watcher, self.stopped)
+        try:
+            with self.crews:
+                return self._repair(task, meter)
+        except RecastError as error:
+            if not os.path.lexists(task.path):
+                gone = StorageError(str(task.path), "was deleted meanwhile")
+                return Outcome(task.path, Fate.SKIPPED, error=gone)
+            spared = isinstance(error, LossError) and self.wishes["lossless"]
+            fate = Fate.SKIPPED if spared else Fate.FAILED
+            return Outcome(task.path, fate, error=error.bare())
+        finally:
+            meter.finish()
+
+    def _repair(self, task: _Task, meter: Meter) -> Outcome:
+        """Convert one checkpoint, unless somebody is writing it."""
+        meter.check()
+        if isinstance(task.seen, RecastError):
+            raise task.seen
+        try:
+            made = planned(inspect(task.path), self.dtype, self.wishes)
+        except RecastError:
+            if busy := _busy(task.path, task.seen):  # no wonder then
+                return busy
+            raise
+        if made.changes and (busy := _busy(task.path, task.seen)):
+            return busy
+        meter.expect(made, scanned=self.places.in_place)
+        crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
+        target = self.places.of(task.path)
+        return repaired(carry_out(made, target, crew, in_place=self.places.in_place))
+
+
+def _busy(path: Path, seen: Glance) -> Outcome | None:
+    """Return what becomes of a checkpoint that somebody is writing; None if nobody is."""
+    if not (sign := sign_of_life(path, seen)):
+        return None
+    problem, remedy = f"is being written: {sign}", "run again when it is finished"
+    return Outcome(path, Fate.SKIPPED, error=StorageError(str(path), problem, remedy))
+
+
+def _seen(path: Path) -> Glance | RecastError:
+    """Return a checkpoint's files as they are, or why they cannot be seen."""
+    try:
+        return glance(path)
+    except RecastError as error:
+        return error.bare()
+
+
+def _nested(tasks: Sequence[_Task]) -> list[_Task]:
+    """Put each task into the one in whose folder it lies; return those that lie in none.
+
+    While a checkpoint is read, nothing in its folder should come and go.
+    """
+    by_path = {task.path: task for task in tasks}
+    outermost: list[_Task] = []
+    for task in tasks:
+        outer = next((by_path[each] for each in task.path.parents if each in by_path), None)
+        (outermost if outer is None else outer.inner).append(task)
+    return outermost

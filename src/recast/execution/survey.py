@@ -1,0 +1,43 @@
+"""survey_all(): what is stored in many checkpoints, and what converting them would save."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recast.errors import RecastError
+from recast.execution.converter import plan
+from recast.execution.discovery import AnyPath
+from recast.execution.reader import inspect
+from recast.formats.checkpoint import Checkpoint
+from recast.planning.planner import Plan
+from recast.reports.fleet import Survey, survey
+
+AUTO = "auto"  # for *like*: each checkpoint's own base
+
+
+def survey_all(paths: Iterable[AnyPath], dtype: object, **wishes: Any) -> Iterator[Survey]:  # noqa: ANN401 - what `plan` takes
+    """Yield what is stored in each of *paths*, and what converting it to *dtype* would save.
+
+    Reads headers only. *wishes* are the options of `plan`. What is wrong with a checkpoint is in
+    its survey, and no exception.
+    """
+    for path in map(Path, paths):
+        try:
+            checkpoint = inspect(path)
+        except RecastError as error:
+            yield Survey(path, error=error.bare())
+            continue
+        try:
+            found: Plan | RecastError = planned(checkpoint, dtype, wishes)
+        except RecastError as error:
+            found = error.bare()
+        yield survey(checkpoint, found)
+
+
+def planned(checkpoint: Checkpoint, dtype: object, wishes: Mapping[str, Any]) -> Plan:
+    """Plan what the wishes say for one checkpoint, whose own base may be meant."""
+    if wishes.get("like") == AUTO:
+        base = checkpoint.base
+        here = base is not None and not base.startswith("hf://")
+        wishes = {**wishes, "like": base if here else None}
+    return plan(checkpoint, dtype, **wishes)

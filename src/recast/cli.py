@@ -74,6 +74,7 @@ class Arguments:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     check: bool
+    rates: Path | None
     scheduler: str | None
     scheduler_file: Path | None
     delete_trainer_state: bool
@@ -156,6 +157,9 @@ class _Interrupted(BaseException):
     "--exclude", multiple=True, metavar="GLOB", help="With -r: none of these (repeatable)."
 )
 @click.option("--check", is_flag=True, help="Exit 1 if a checkpoint is larger than it has to be.")
+@click.option(
+    "--rates", type=_PATH, metavar="FILE", help="With -r -n: estimate by these rates and prices."
+)
 @click.option("--scheduler", metavar="URL", help="With -r: convert on this Dask cluster.")
 @click.option(
     "--scheduler-file", type=_PATH, metavar="FILE", help="The same, as named in this file."
@@ -273,6 +277,10 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         "--public, --pr and --revision go with --push",
     )
     yield (
+        arguments.rates and not (arguments.recursive and arguments.dry_run and arguments.to),
+        "--rates is for an estimate: it goes with -r, --to and -n",
+    )
+    yield (
         len(paths) > 1 and arguments.push,
         "--push ORG/NAME goes with one PATH; --push alone with many",
     )
@@ -358,6 +366,7 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
             "allow": arguments.allow,
         },
         workers=arguments.workers,
+        rates=arguments.rates,
         scheduler=arguments.scheduler,
         scheduler_file=arguments.scheduler_file,
         lines=arguments.jsonl,

@@ -15,7 +15,7 @@ from benchmarks.report import replace_between
 from recast.planning import estimate as model
 from recast.planning.estimate import Prices, Rates, Work, estimate
 from recast.planning.rates import parse
-from recast.reports.fleet_text import duration
+from recast.reports.fleet_text import duration, takes
 
 ROOT = Path(__file__).parent.parent
 README, PAGE = ROOT / "benchmarks" / "README.md", ROOT / "docs" / "scale.md"
@@ -76,6 +76,7 @@ def renewed(page: str, rates: Rates | None = None, readme: str | None = None) ->
     rates = rates or Rates()
     readme = README.read_text(encoding="utf-8") if readme is None else readme
     parts = {
+        "example": _example(rates),
         "rates": _rates(rates),
         "quality": _quality(_part(readme, "fleet")),
         "requests": _requests(),
@@ -110,6 +111,13 @@ def petabyte(*, in_place: bool) -> Work:
         bytes_scanned=size if in_place else 0,
         in_place=in_place,
     )
+
+
+def _example(rates: Rates) -> str:
+    """Return what the command says of a petabyte."""
+    known = replace(rates, disk=20 * GB, prices=BY_BYTES)
+    said = "\n".join(takes(estimate(petabyte(in_place=True), 64, known)))
+    return f"```\n{said}\n```"
 
 
 def _rates(rates: Rates) -> str:

@@ -69,7 +69,7 @@ def _survey(
     yield ""
     yield from _gains(total, target)
     if estimate is not None:
-        yield from _estimate(estimate)
+        yield from takes(estimate)
 
 
 def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
         yield f"  beside    {nbytes(total.trainer_state)} of trainer state"
 
 
-def _estimate(estimate: Estimate) -> Iterator[str]:
+def takes(estimate: Estimate) -> Iterator[str]:
     """Yield what carrying it out would take."""
     workers = "1 worker" if estimate.workers == 1 else f"{estimate.workers:,} workers"
     known = "" if estimate.disk_is_known else "at least "

@@ -2,7 +2,7 @@
 
 python -m benchmarks             recast beside cp, the I/O floor and other ways
 python -m benchmarks --growth    recast, with more and more bytes, tensors and shards
-python -m benchmarks --fleet     many checkpoints, with one worker and with two
+python -m benchmarks --fleet     fleets of many shapes, and the rates that fit them
 """
 
 import argparse
@@ -15,18 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import aims, fleet, report
+from benchmarks import aims, fitting, fleet, machine, report
 from benchmarks.growth import CASES, QUICK_CASES, measure_growth
-from benchmarks.machine import describe
 from benchmarks.measure import ROOT, BenchmarkError, run
-from benchmarks.places import workplace
+from benchmarks.places import MEMORY, workplace
 from benchmarks.rounds import measure
 from benchmarks.ways import conversions, durable_conversions, looks, script, starts
 from recast.execution.workers import default_workers
+from recast.planning.rates import dump
 
 README = ROOT / "benchmarks" / "README.md"
 _NEEDED = 5  # times the bytes of the source: itself, its conversion, a copy, a loaded model
 _NEEDED_ON_DISK = 2.2  # times: itself, and a copy
+_FLEET_ROUNDS = 3  # at most: there are many, and some take long
 _QUICK = {"size": 0.2, "rounds": 2, "transformers_rounds": 0}
 _KIB = 1024
 
@@ -69,6 +70,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to FILE")
+    parser.add_argument(
+        "--rates", type=Path, metavar="FILE", help="with --fleet: write what `recast --rates` reads"
+    )
     parser.add_argument("--record", action="store_true", help="put the tables in the README")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -88,10 +92,20 @@ def _what(arguments: argparse.Namespace) -> tuple[str, Tables]:
 
 
 def _fleet(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
-    """Return the table, as text and as a document, of many checkpoints."""
+    """Return the tables, as text and as a document, of fleets, and the rates that fit them."""
     cases = fleet.QUICK_CASES if arguments.quick else fleet.CASES
-    rows = list(fleet.measure_fleets(cases, arguments.folder, arguments.rounds))
-    return fleet.table(rows), {"rows": [asdict(row) for row in rows]}
+    rounds = min(arguments.rounds, _FLEET_ROUNDS)
+    rows = list(fleet.measure_fleets(cases, arguments.folder, rounds))
+    own = _own_memory()
+    rates = fitting.fit(rows)
+    words = machine.describe([arguments.folder or MEMORY])
+    if arguments.rates:
+        arguments.rates.write_text(dump(rates), encoding="utf-8")
+    document = {
+        "rows": [{**asdict(row), "predicted": fitting.predicted(row, rates)} for row in rows],
+        "rates": asdict(rates),
+    }
+    return fleet.text(rows, rates, words, own), document
 
 
 def _conversions(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
@@ -111,18 +125,18 @@ def _conversions(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]
         )
         contenders = [each for section in sections for each in section.contenders]
         results = measure(contenders, arguments.rounds)
-        machine = describe((memory, disk))
+        words = machine.describe((memory, disk))
     verdicts = list(aims.of_conversions(results))
     title = f"{arguments.size:g} GB in {arguments.shards} shards, {arguments.rounds} rounds"
     text = "\n\n".join(
         (
-            f"## {title}\n\n{report.machine(machine)}",
+            f"## {title}\n\n{report.machine(words)}",
             *(report.section(section, results, _own_memory()) for section in sections),
             report.verdicts(verdicts),
         )
     )
     document = {
-        "machine": machine,
+        "machine": words,
         "size": size,
         "shards": arguments.shards,
         "rows": report.as_document(results),

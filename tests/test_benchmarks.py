@@ -6,15 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from benchmarks import checkpoints, growth, ways
+from benchmarks import checkpoints, fitting, fleet, growth, ways
+from recast.planning.estimate import Rates, Work, estimate
+from recast.planning.rates import parse
 from tests.checkpoints import random_tensors, save_sharded
+from tools import scale
 
 ROOT = Path(__file__).parent.parent
 _MB, _GB = 1e6, 1e9
@@ -77,6 +83,63 @@ def test_everything_that_grows_is_measured(tmp_path: Path) -> None:
     assert {quantity for quantity, _ in cases} == full
     for each in figures["cases"]:
         _check_figures(each["rows"])
+
+
+def test_fleets_are_measured_and_their_rates_fitted(tmp_path: Path) -> None:
+    """Every fleet has its rows, and the rates that are written are those that a user can give."""
+    written = tmp_path / "rates.json"
+    text, figures = _measured(tmp_path, "--fleet", "--rounds", 1, "--rates", written)
+    rows = [(each["fleet"], each["way"], each["workers"]) for each in figures["rows"]]
+    assert rows == [(each.name, *way) for each in fleet.QUICK_CASES for way in each.ways]
+    _check_figures(figures["rows"])
+    assert all(each["predicted"] > 0 for each in figures["rows"])
+    rates = parse(written.read_text(), "rates.json")
+    assert asdict(rates) == figures["rates"]
+    assert scale.recorded(f"<!-- fleet -->\n{text}\n<!-- end of fleet -->") == rates
+
+
+def test_recorded_rates_become_the_defaults() -> None:
+    """What is recorded is put where the model has its defaults, and nothing else changes."""
+    source = scale.MODEL.read_text(encoding="utf-8")
+    assert scale.with_defaults(source, Rates()) == source
+    other = scale.with_defaults(source, Rates(start=0.5, cast=2.5e9))
+    changed = set(other.splitlines()) - set(source.splitlines())
+    assert changed == {"    start: float = 0.5", "    cast: float = 2.5e9"}
+
+
+@given(
+    rates=st.builds(
+        Rates,
+        *[st.floats(1e-3, 1)] * 5,
+        cast=st.floats(1e8, 1e10),
+        scan=st.floats(1e8, 1e10),
+    )
+)
+def test_rates_are_found_again(rates: Rates) -> None:
+    """Fitted to rows that the model itself has made, the rates are those that made them."""
+    works = (
+        Work(checkpoints=1, weights_files=1),
+        Work(checkpoints=1000, weights_files=1000),
+        Work(checkpoints=1000, weights_files=9000),
+        Work(checkpoints=1000, weights_files=1000, changing=1000, shards=1000),
+        Work(checkpoints=1000, weights_files=9000, changing=1000, shards=9000),
+        Work(checkpoints=9, weights_files=9, changing=9, shards=9, bytes_cast=10**11),
+        Work(9, 9, 0, 9, 9, bytes_cast=10**11, bytes_scanned=10**11, in_place=True),
+    )
+    rows = [_Row(work, 2, estimate(work, 2, rates).seconds) for work in works]
+    found = fitting.fit(rows)
+    for row in rows:
+        assert fitting.predicted(row, found) == pytest.approx(row.seconds, rel=0.02)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row as the fit sees it."""
+
+    todo: Work
+    workers: int
+    seconds: float
+    is_whole: bool = True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -78,16 +78,85 @@ def test_the_table(mixed: Path) -> None:
 
 def test_the_table_tells_what_converting_saves(root: Path) -> None:
     """The bytes that -n announces are those that a repair frees."""
-    announced = result(run(root, "-r", "--to", "bf16", "--json"[:0] or "-n", "--json"))
+    announced = result(run(root, "-r", "--to", "bf16", "-n", "--in-place", "--json"))
     before = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
     assert announced["kind"] == "fleet"
     assert announced["totals"]["bytes"] == before
     assert announced["estimate"]["seconds"] > 0
-    assert announced["estimate"]["bytes_read"] == before
+    assert announced["estimate"]["bytes_read"] == 2 * before  # looked at, and then cast
     assert run(root, "-r", "--to", "bf16", "--in-place").exit_code == 0
     after = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
     assert announced["totals"]["saved_bytes"] == before - after > 0
     assert announced["estimate"]["bytes_written"] == after
+
+
+def test_an_estimate_by_rates_and_prices_of_ones_own(root: Path, tmp_path: Path) -> None:
+    """What a file says decides the estimate: a slow disk, and what is billed."""
+    rates = tmp_path / "rates.json"
+    write_json(
+        rates,
+        {
+            "disk": 1000,
+            "prices": {"currency": "CHF", "terabyte_read": 1e12, "terabyte_written": 2e12},
+        },
+    )
+    asked = (root, "-r", "--to", "bf16", "-n", "--workers", 8, "--rates", rates)
+    estimate = result(run(*asked, "--json"))["estimate"]
+    read, written = estimate["bytes_read"], estimate["bytes_written"]
+    files = [path for path in root.rglob("*") if path.suffix == ".safetensors"]
+    texts = sum(path.stat().st_size for path in root.rglob("tokenizer.json"))
+    assert read == sum(path.stat().st_size for path in files) + texts
+    assert estimate["limit"] == "disk"
+    assert estimate["seconds"] >= (read + written) / 1000
+    assert estimate["enough_workers"] == 1
+    assert estimate["cost"] == pytest.approx(read + 2 * written)
+    said = run(*asked).stdout
+    assert "the disk decides, 1 would be enough" in said
+    assert f"{read + 2 * written:,}.00 CHF" in said
+    plain = run(root, "-r", "--to", "bf16", "-n").stdout
+    assert "at least about" in plain
+    assert "if the disk keeps up" in plain
+    assert "costs" not in plain
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"speed": 1}', "'speed' is no rate; use some of cast"),
+        ('{"cast": -1}', "cast is -1; it is more than 0"),
+        ('{"disk": 0}', "disk is 0; it is more than 0"),
+        ('{"look": "fast"}', "look is no number: 'fast'"),
+        ('{"look": true}', "look is no number: True"),
+        ('{"look": NaN}', "is no JSON: NaN"),
+        ('{"look": 1e999}', "look is no number: inf"),
+        ('{"prices": {"hour": 1}}', "'hour' is no price; use some of currency"),
+        ('{"prices": {"currency": 1}}', "names no currency"),
+    ],
+)
+def test_a_file_of_rates_that_makes_no_sense(
+    root: Path, tmp_path: Path, content: str, said: str
+) -> None:
+    """What is wrong with a file of rates is said in one line, and nothing is estimated."""
+    rates = tmp_path / "rates.json"
+    rates.write_text(content)
+    done = run(root, "-r", "--to", "bf16", "-n", "--rates", rates)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"recast: {rates}: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_of_rates_goes_with_an_estimate(root: Path, tmp_path: Path) -> None:
+    """Rates that would decide nothing are a wrong command line; a missing file is named."""
+    missing = tmp_path / "none.json"
+    for arguments in (("-r",), ("-r", "--to", "bf16"), ("--to", "bf16", "-n")):
+        assert run(root, *arguments, "--rates", missing).exit_code == 2
+    done = run(root, "-r", "--to", "bf16", "-n", "--rates", missing)
+    assert done.exit_code == 1
+    assert f"{missing}: No such file" in done.stderr
 
 
 def test_looking_writes_nothing(mixed: Path) -> None:

@@ -254,9 +254,13 @@ def fleets(root: Path) -> Iterator[Json]:
     for path in root.rglob("*"):
         os.utime(path, (10**9, 10**9))
     (busy / "x.tmp").touch()
+    checkpoints.write_json(root / "disk.json", {"disk": 1, "prices": {"worker_hour": 1}})
+    checkpoints.write_json(root / "workers.json", {"cast": 1})
     for arguments in (
         (),
         ("--to", "bf16", "-n"),
+        ("--to", "bf16", "-n", "--rates", root / "disk.json"),
+        ("--to", "bf16", "-n", "--rates", root / "workers.json"),
         ("--delete-trainer-state",),
         ("--to", "bf16", "--in-place"),
         ("--to", "fp16", "-o", root / "out", "--lossless"),

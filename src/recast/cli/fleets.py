@@ -22,13 +22,16 @@ from recast.execution.crews import IN_FLIGHT
 from recast.execution.discovery import discover
 from recast.execution.fleet import convert_all
 from recast.execution.meter import Watcher
+from recast.execution.storage import naming
 from recast.execution.survey import survey_all
 from recast.execution.trainer_state import delete_trainer_state
 from recast.execution.workers import default_workers
-from recast.planning.estimate import Estimate, Rates, Work, estimate
+from recast.planning import rates
+from recast.planning.estimate import Estimate, Rates, estimate
+from recast.planning.policy import OVERFLOW
 from recast.reports import fleet_documents, fleet_text, text
 from recast.reports.documents import Document
-from recast.reports.fleet import Fate, Outcome, Survey, total_survey
+from recast.reports.fleet import Fate, Outcome, Survey, work
 
 _AHEAD = 2  # jobs given to a cluster for each it can do at once, so that no worker waits
 
@@ -48,6 +51,7 @@ class Request:
         exclude: patterns of what to leave out.
         wishes: the options of `recast.plan`.
         workers: how many to use, if it matters.
+        rates: the file of rates and prices to estimate by, if any.
         scheduler: the address of a Dask scheduler, if any.
         scheduler_file: the file that names one, if any.
         lines: whether to print each checkpoint as a line of JSON when it is known.
@@ -65,6 +69,7 @@ class Request:
     exclude: tuple[str, ...]
     wishes: dict[str, Any] = field(repr=False)
     workers: int | None
+    rates: Path | None
     scheduler: str | None
     scheduler_file: Path | None
     lines: bool
@@ -103,31 +108,35 @@ def check(request: Request) -> Answer:
 def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
     """Return what is stored in a fleet, and what there is to say of it."""
     gc.enable()  # a long life, other than that of the command's other modes
+    known = _rates(request.rates)  # first: what is wrong with it need not wait for the search
     surveys: list[Survey] = []
     found = _Found(request)
     for each in survey_all(found.paths(), request.target, **request.wishes):
         surveys.append(each)
         _tell(request, fleet_documents.survey(each), each.path, each.error)
     surveys += [Survey(Path(error.subject), error=error) for error in found.unreadable]
-    guess = _estimate(request, surveys) if request.dry_run else None
+    guess = _estimate(request, surveys, known) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
     told = [] if request.lines else surveys
     document["checkpoints"] = [fleet_documents.survey(each) for each in told]
     return surveys, (fleet_text.survey(request.root, surveys, request.target, guess), document)
 
 
-def _estimate(request: Request, surveys: list[Survey]) -> Estimate:
+def _estimate(request: Request, surveys: list[Survey], known: Rates) -> Estimate:
     """Return what converting would take."""
-    total = total_survey(surveys)
-    scans = request.in_place and not request.target.holds(Dtype.F32)
-    work = Work(
-        checkpoints=total.checkpoints,
-        changing=sum(bool(each.shards) for each in surveys),
-        shards=total.shards,
-        bytes_read=total.cast * (2 if scans else 1),
-        bytes_written=total.written,
-    )
-    return estimate(work, request.workers or default_workers(), Rates())
+    lets_pass = OVERFLOW in request.wishes["allow"] and not request.wishes["lossless"]
+    scans = request.in_place and not lets_pass and not request.target.holds(Dtype.F32)
+    todo = work(surveys, in_place=request.in_place, scans=scans)
+    return estimate(todo, request.workers or default_workers(), known)
+
+
+def _rates(path: Path | None) -> Rates:
+    """Return the rates that a file names. Raises StorageError, and RefusedError."""
+    if path is None:
+        return Rates()
+    with naming(path):
+        content = path.read_bytes()
+    return rates.parse(content.decode("utf-8", "replace"), str(path))
 
 
 def repair(request: Request) -> Answer:

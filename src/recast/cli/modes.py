@@ -75,6 +75,7 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
             "allow": arguments.allow,
         },
         workers=arguments.workers,
+        rates=arguments.rates,
         scheduler=arguments.scheduler,
         scheduler_file=arguments.scheduler_file,
         lines=arguments.jsonl,

@@ -58,6 +58,7 @@ class Arguments:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     check: bool
+    rates: Path | None
     scheduler: str | None
     scheduler_file: Path | None
     delete_trainer_state: bool
@@ -129,6 +130,12 @@ _OPTIONS = (
     ),
     click.option(
         "--check", is_flag=True, help="Exit 1 if a checkpoint is larger than it has to be."
+    ),
+    click.option(
+        "--rates",
+        type=_PATH,
+        metavar="FILE",
+        help="With -r -n: estimate by these rates and prices.",
     ),
     click.option("--scheduler", metavar="URL", help="With -r: convert on this Dask cluster."),
     click.option(

@@ -65,6 +65,10 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         "--public, --pr and --revision go with --push",
     )
     yield (
+        arguments.rates and not (arguments.recursive and arguments.dry_run and arguments.to),
+        "--rates is for an estimate: it goes with -r, --to and -n",
+    )
+    yield (
         len(paths) > 1 and arguments.push,
         "--push ORG/NAME goes with one PATH; --push alone with many",
     )

@@ -11,7 +11,8 @@ from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.findings import Severity, findings
 from recast.formats.names import Role
-from recast.planning.planner import Plan
+from recast.planning.estimate import Work
+from recast.planning.planner import Action, Plan
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
 
@@ -25,8 +26,12 @@ class Survey:
         dtypes: each stored dtype with its bytes, the most first.
         size: the bytes of all weights files.
         size_after: the same once converted; *size* if that would be refused.
+        weights_files: how many weights files it has.
+        other_files: how many other files, besides configs and indexes, lie with them.
         shards: the weights files that converting would write anew.
         cast: the bytes of these files.
+        companions: how many files would stay as they are; 0 if nothing would change.
+        companions_size: the bytes of these.
         findings: the names of its findings, what blocks a conversion first.
         trainer_state: the bytes of trainer state that lies with it.
         error: why nothing is known of it, or why it would not be converted.
@@ -36,8 +41,12 @@ class Survey:
     dtypes: tuple[tuple[Dtype, int], ...] = ()
     size: int = 0
     size_after: int = 0
+    weights_files: int = 0
+    other_files: int = 0
     shards: int = 0
     cast: int = 0
+    companions: int = 0
+    companions_size: int = 0
     findings: tuple[str, ...] = ()
     trainer_state: int = 0
     error: RecastError | None = None
@@ -56,18 +65,50 @@ class Survey:
 def survey(checkpoint: Checkpoint, planned: Plan | RecastError) -> Survey:
     """Return what is stored in *checkpoint*, and what its plan, if there is one, makes of it."""
     found = findings(checkpoint)
-    shards = () if isinstance(planned, RecastError) else planned.shards
+    made = None if isinstance(planned, RecastError) else planned
+    shards = made.shards if made else ()
     changing = [shard for shard in shards if shard.changes]
+    stays = [each for each in made.files if each.action is Action.COPY] if made and changing else []
     return Survey(
         checkpoint.local_path,
         tuple((share.dtype, share.nbytes) for share in checkpoint.dtypes),
         checkpoint.size,
         sum(shard.size for shard in shards) if shards else checkpoint.size,
+        len(checkpoint.shards),
+        len(checkpoint.files) + len(checkpoint.left_out),
         len(changing),
         sum(shard.size_before for shard in changing),
+        len(stays),
+        sum(each.size for each in stays),
         tuple(dict.fromkeys(each.name for each in found if each.severity is not Severity.NOTE)),
         sum(file.size for file in checkpoint.left_out if file.role is Role.TRAINER_STATE),
         planned if isinstance(planned, RecastError) else None,
+    )
+
+
+def work(surveys: Iterable[Survey], *, in_place: bool, scans: bool) -> Work:
+    """Return what is to be done in a fleet.
+
+    Args:
+        surveys: of all its checkpoints.
+        in_place: whether the sources are replaced.
+        scans: whether all values are looked at before that.
+    """
+    every = [each for each in surveys if each.weights_files]
+    changing = [each for each in every if each.shards]
+    cast = sum(each.cast for each in changing)
+    return Work(
+        checkpoints=len(every),
+        weights_files=sum(each.weights_files for each in every),
+        other_files=sum(each.other_files for each in every),
+        changing=len(changing),
+        shards=sum(each.shards for each in changing),
+        companions=sum(each.companions for each in changing),
+        bytes_cast=cast,
+        bytes_written=cast - sum(each.saved for each in changing),
+        bytes_copied=0 if in_place else sum(each.companions_size for each in changing),
+        bytes_scanned=cast if scans else 0,
+        in_place=in_place,
     )
 
 
@@ -81,9 +122,6 @@ class SurveyTotal:
         size: the bytes of all weights files.
         saved: the bytes that converting would save.
         oversized: how many checkpoints would become smaller.
-        shards: the weights files that would be written anew.
-        cast: the bytes of these files, as they are.
-        written: the same, once written.
         trainer_state: the bytes of trainer state.
         errors: how many could not be read, or would not be converted.
     """
@@ -93,9 +131,6 @@ class SurveyTotal:
     size: int
     saved: int
     oversized: int
-    shards: int
-    cast: int
-    written: int
     trainer_state: int
     errors: int
 
@@ -106,16 +141,12 @@ def total_survey(surveys: Iterable[Survey]) -> SurveyTotal:
     dtypes: Counter[Dtype] = Counter()
     for each in every:
         dtypes.update(dict(each.dtypes))
-    cast, saved = sum(each.cast for each in every), sum(each.saved for each in every)
     return SurveyTotal(
         len(every),
         tuple(dtypes.most_common()),
         sum(each.size for each in every),
-        saved,
+        sum(each.saved for each in every),
         sum(each.is_oversized for each in every),
-        sum(each.shards for each in every),
-        cast,
-        cast - saved,
         sum(each.trainer_state for each in every),
         sum(each.error is not None for each in every),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recast.dtypes import Dtype
 from recast.errors import RecastError
-from recast.planning.estimate import Estimate
+from recast.planning.estimate import Estimate, Limit
 from recast.reports import text
 from recast.reports.fleet import (
     Fate,
@@ -20,6 +20,12 @@ from recast.reports.text import nbytes
 
 _SHOWN = 200  # checkpoints in one table, before the rest is counted only
 _MINUTE, _HOUR = 60, 3600
+_MANY_HOURS = 100
+_LIMITS = {
+    Limit.WORKERS: "the workers decide",
+    Limit.DISK: "the disk decides",
+    Limit.COORDINATOR: "finding and publishing decide, which one process does",
+}
 
 
 def survey(
@@ -63,7 +69,7 @@ def _survey(
     yield ""
     yield from _gains(total, target)
     if estimate is not None:
-        yield from _estimate(estimate)
+        yield from takes(estimate)
 
 
 def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
@@ -80,14 +86,29 @@ def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
         yield f"  beside    {nbytes(total.trainer_state)} of trainer state"
 
 
-def _estimate(estimate: Estimate) -> Iterator[str]:
+def takes(estimate: Estimate) -> Iterator[str]:
     """Yield what carrying it out would take."""
     workers = "1 worker" if estimate.workers == 1 else f"{estimate.workers:,} workers"
+    known = "" if estimate.disk_is_known else "at least "
+    said = [f"{known}about {duration(estimate.seconds)} with {workers}"]
+    said.append(f"{estimate.worker_hours:,.{_places(estimate.worker_hours)}f} worker hours")
+    said.append(_LIMITS[estimate.limit])
+    if not estimate.disk_is_known:
+        said.append("if the disk keeps up")
+    elif estimate.enough_workers is not None and estimate.limit is Limit.DISK:
+        said.append(f"{estimate.enough_workers:,} would be enough")
+    yield f"  takes     {', '.join(said)}"
     yield (
-        f"  takes     about {duration(estimate.seconds)} with {workers}, "
-        f"{nbytes(estimate.bytes_read)} read, {nbytes(estimate.bytes_written)} written, "
-        f"{estimate.requests:,} file operations"
+        f"  moves     {nbytes(estimate.bytes_read)} read, {nbytes(estimate.bytes_written)} "
+        f"written, in about {estimate.requests:,} operations on files"
     )
+    if estimate.cost is not None:
+        yield f"  costs     {estimate.cost:,.2f} {estimate.currency}"
+
+
+def _places(hours: float) -> int:
+    """Return how many decimals say something about a number of hours."""
+    return 0 if hours >= _MANY_HOURS else 3 if hours < 1 else 1
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from recast.errors import LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out, plan
 from recast.execution.crew import Crew, Threads, Workers
 from recast.execution.discovery import AnyPath, Glance, glance, sign_of_life
+from recast.execution.lock import is_held
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
 from recast.execution.target import lacks_room
@@ -91,7 +92,8 @@ def convert_all(
 
     One that fails stops no other, and one that is right already costs only its headers. What
     was interrupted or killed is finished by calling again. A checkpoint that somebody is
-    writing is skipped; so is, with *lossless*, one that would lose values.
+    writing, a trainer or another recast, is skipped; so is, with *lossless*, one that would
+    lose values.
 
     Args:
         paths: the checkpoints, such as `discover` yields them.
@@ -336,8 +338,8 @@ class _Fleet:
             if not os.path.lexists(task.path):
                 gone = StorageError(str(task.path), "was deleted meanwhile")
                 return Outcome(task.path, Fate.SKIPPED, error=gone)
-            spared = isinstance(error, LossError) and self.wishes["lossless"]
-            fate = Fate.SKIPPED if spared else Fate.FAILED
+            lossy = isinstance(error, LossError) and self.wishes["lossless"]
+            fate = Fate.SKIPPED if lossy or is_held(error) else Fate.FAILED
             return Outcome(task.path, fate, error=_bare(error))
         finally:
             meter.finish()

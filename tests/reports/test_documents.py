@@ -257,6 +257,8 @@ def fleets(root: Path) -> Iterator[Json]:
     for arguments in (
         (),
         ("--to", "bf16", "-n"),
+        ("--to", "bf16", "--like", right, "-n"),
+        ("--to", "bf16", "--like", right, "-o", root / "alike"),
         ("--delete-trainer-state",),
         ("--to", "bf16", "--in-place"),
         ("--to", "fp16", "-o", root / "out", "--lossless"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from safetensors.torch import load_file
 
 import recast
 from recast import cli
+from recast.execution import discovery
+from recast.execution.fleet import survey_all
+from recast.execution.lock import Lock
+from recast.reports import fleet_text
 from tests.checkpoints import save_shard, write_json
 from tests.fleet import runs
 from tests.test_cli import on_a_terminal
@@ -272,8 +277,130 @@ def test_fresh_trainer_state_stays(mixed: Path) -> None:
     os.utime(optimizer)
     done = run(mixed, "-r", "--delete-trainer-state", "--include", "run-1/checkpoint-200")
     assert done.exit_code == 1
-    assert "is being written: optimizer.pt is new" in done.stdout
+    assert done.stdout.startswith(f"{mixed}: no trainer state deleted\n")
+    assert "may be resumed from: checkpoint-200/optimizer.pt is 1 min old" in done.stdout
     assert optimizer.exists()
+
+
+@pytest.mark.parametrize("log", ["runs/Nov25_host/events.out.tfevents.1", "train.log"])
+def test_trainer_state_of_a_run_that_goes_on_stays(mixed: Path, log: str) -> None:
+    """Between two checkpoints only its logs show that a trainer is alive."""
+    file = mixed / "run-1" / log
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    before = runs.contents(mixed)
+    options = ("-r", "--delete-trainer-state", "--include", "run-1/checkpoint-200")
+    for more in (("-n",), ()):
+        done = run(mixed, *options, *more)
+        assert done.exit_code == 1
+        assert f"may be resumed from: {log} is 1 min old" in done.stdout
+        assert runs.contents(mixed) == before
+    runs.age(mixed)
+    assert run(mixed, *options).exit_code == 0
+    assert not (mixed / "run-1" / "checkpoint-200" / "optimizer.pt").exists()
+
+
+def test_trainer_state_that_is_a_link(mixed: Path) -> None:
+    """What is kept elsewhere stays there: only the link goes, and the model can be repaired."""
+    home = mixed / "run-1" / "checkpoint-200"
+    elsewhere = mixed.parent / "elsewhere" / "global_step7"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "states.pt").write_bytes(bytes(100))
+    (home / "global_step7").symlink_to(elsewhere)
+    runs.age(mixed)
+    options = ("-r", "--include", "run-1/checkpoint-200")
+    assert run(mixed, *options, "--to", "bf16", "-o", mixed.parent / "out").exit_code == 0
+    assert run(mixed, *options, "--delete-trainer-state").exit_code == 0
+    assert not os.path.lexists(home / "global_step7")
+    assert runs.contents(elsewhere) == {"states.pt": bytes(100)}
+
+
+def test_folders_that_cannot_be_read_are_named_in_every_mode(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status is 1 and says why, in a text, on stderr, and as a line of JSON."""
+    closed = root / "run-1"
+    scandir = os.scandir
+
+    def refuse(path: Path | int) -> object:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(discovery.os, "scandir", refuse)
+    for mode in ((), ("--check",), ("--delete-trainer-state",), ("--to", "bf16", "--in-place")):
+        said = run(root, "-r", *mode)
+        assert said.exit_code == 1
+        assert "run-1: Permission denied; check its permissions" in said.stdout
+        streamed = run(root, "-r", *mode, "--jsonl")
+        assert streamed.exit_code == 1
+        assert streamed.stderr.startswith(f"recast: {closed}: Permission denied")
+        assert [each["path"] for each in lines(streamed) if each.get("error")] == [str(closed)]
+
+
+def test_a_name_that_is_no_text(root: Path, saved: Path) -> None:
+    """A run whose name is bytes that are no UTF-8 is repaired like any other."""
+    named = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    (root / "run-0").rename(named)
+    done = run(root, "-r", "--to", "bf16", "-o", root.parent / "out")
+    assert done.exit_code == 0, done.output
+    assert run(root, "-r", "--to", "bf16", "--in-place").exit_code == 0
+    for step in ("checkpoint-100", "checkpoint-200"):
+        runs.check_repaired(saved / "run-0" / step, named / step)
+        runs.check_repaired(saved / "run-0" / step, root.parent / "out" / named.name / step)
+
+
+def test_another_recast_at_work(root: Path) -> None:
+    """A checkpoint that another process holds is skipped and named, and is no failure."""
+    held = root / "run-0" / "checkpoint-100"
+    (held / ".recast").mkdir()
+    with Lock(held / ".recast" / "lock", held):
+        runs.age(root)
+        done = run(root, "-r", "--to", "bf16", "--in-place")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{root}: 5 repaired, 1 skipped in ")
+    assert f"run-0/checkpoint-100: is being written by process {os.getpid()}" in done.stdout
+    assert run(root, "-r", "--to", "bf16", "--in-place").stdout.startswith(f"{root}: 1 repaired")
+
+
+def test_the_table_on_a_narrow_terminal(root: Path) -> None:
+    """A path that leaves no room for its figures stands above them, whole."""
+    deep = Path("a-long-name-of-an-experiment", "with-a-learning-rate-of-1e-3", "checkpoint-5")
+    (root / deep).parent.mkdir(parents=True)
+    (root / "run-0" / "checkpoint-100").rename(root / deep)
+    surveys = list(survey_all(recast.discover(root), "bf16"))
+    told = fleet_text.survey(root, surveys, recast.Dtype.BF16, width=80).splitlines()[1:]
+    assert told.count(f"  {deep}") == 1
+    under = told[told.index(f"  {deep}") + 1]
+    assert under.split()[0] == "float32"
+    assert all(len(line) <= 80 for line in told)
+    wide = fleet_text.survey(root, surveys, recast.Dtype.BF16).splitlines()
+    assert sum(line.startswith(f"  {deep}  float32 ") for line in wide) == 1
+
+
+def test_own_bases_are_counted(root: Path) -> None:
+    """With --like auto it is said which checkpoints have a base here, and which have none."""
+    base = root.parent / "base"
+    shutil.copytree(root / "run-0" / "checkpoint-100", base)
+    write_json(base / "config.json", {"model_type": "llama"})
+    own = root / "run-0" / "checkpoint-100"
+    write_json(own / "config.json", {"model_type": "llama", "_name_or_path": str(base)})
+    write_json(
+        root / "run-0" / "checkpoint-200" / "config.json",
+        {"model_type": "llama", "_name_or_path": "org/elsewhere"},
+    )
+    runs.age(root)
+    options = ("-r", "--include", "run-0", "--to", "bf16", "--like", "auto")
+    line = "1 of 2 checkpoints found their base; no folder here is that of run-0/checkpoint-200"
+    assert line in run(root, *options, "-n").stdout
+    planned = result(run(root, *options, "-n", "--json"))["checkpoints"]
+    assert line in run(root, *options, "-o", root.parent / "out").stdout
+    done = result(run(root, *options, "--in-place", "--json"))["checkpoints"]
+    for told in (planned, done):
+        assert {each["path"]: each["base"] for each in told} == {
+            str(own): str(base),
+            str(own.with_name("checkpoint-200")): None,
+        }
 
 
 @pytest.mark.parametrize(

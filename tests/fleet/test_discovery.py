@@ -81,10 +81,15 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         ({"exclude": ["run-[01]"]}, ["run-2/checkpoint-100", "run-2/checkpoint-200"]),
         ({"include": ["run-1/*"], "exclude": ["*-200"]}, ["run-1/checkpoint-100"]),
         ({"include": ["nothing"]}, []),
+        ({"include": ["run-0"]}, ["run-0/checkpoint-100", "run-0/checkpoint-200"]),
+        ({"include": ["./run-1/"]}, ["run-1/checkpoint-100", "run-1/checkpoint-200"]),
+        ({"include": ["**/checkpoint-100"]}, [f"run-{each}/checkpoint-100" for each in range(3)]),
+        ({"include": ["run-0/**/checkpoint-100"]}, ["run-0/checkpoint-100"]),
+        ({"exclude": ["run-0/", "./run-1"]}, ["run-2/checkpoint-100", "run-2/checkpoint-200"]),
     ],
 )
 def test_include_and_exclude(options: dict[str, object], expected: list[str], saved: Path) -> None:
-    """Patterns are those of paths below the root, or of their last parts."""
+    """Patterns are those of paths below the root, or of last parts, with all that lies there."""
     assert below(saved, **options) == expected
 
 
@@ -104,6 +109,17 @@ def test_folders_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch
     said: list[StorageError] = []
     assert len(list(recast.discover(root, report=said.append))) == 4
     assert [each.subject for each in said] == [str(closed)]
+
+
+def test_links_that_cannot_be_followed_hide_nothing(tmp_path: Path) -> None:
+    """One that leads to itself is passed over, another is reported; the rest is found."""
+    two_shards(tmp_path / "run")
+    (tmp_path / "itself").symlink_to("itself")
+    assert below(tmp_path) == ["run"]
+    (tmp_path / "long").symlink_to("x" * 300)
+    said: list[StorageError] = []
+    assert below(tmp_path, report=said.append) == ["run"]
+    assert [each.subject for each in said] == [str(tmp_path / "long")]
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])

@@ -261,6 +261,8 @@ def fleets(root: Path) -> Iterator[Json]:
         ("--to", "bf16", "-n"),
         ("--to", "bf16", "-n", "--rates", root / "disk.json"),
         ("--to", "bf16", "-n", "--rates", root / "workers.json"),
+        ("--to", "bf16", "--like", right, "-n"),
+        ("--to", "bf16", "--like", right, "-o", root / "alike"),
         ("--delete-trainer-state",),
         ("--to", "bf16", "--in-place"),
         ("--to", "fp16", "-o", root / "out", "--lossless"),

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from recast.execution.discovery import discover
 from recast.execution.fleet import convert_all
 from recast.execution.meter import Watcher
 from recast.execution.storage import naming
-from recast.execution.survey import survey_all
+from recast.execution.survey import AUTO, survey_all
 from recast.execution.trainer_state import delete_trainer_state
 from recast.execution.workers import default_workers
 from recast.planning import rates
@@ -31,7 +32,7 @@ from recast.planning.estimate import Estimate, Rates, estimate
 from recast.planning.policy import OVERFLOW
 from recast.reports import fleet_documents, fleet_text, text
 from recast.reports.documents import Document
-from recast.reports.fleet import Fate, Outcome, Survey, work
+from recast.reports.fleet import Fate, Outcome, Survey, TrainerState, work
 
 _AHEAD = 2  # jobs given to a cluster for each it can do at once, so that no worker waits
 
@@ -82,6 +83,11 @@ class Request:
         return dtypes.target(self.to or "bf16")
 
     @property
+    def takes_bases(self) -> bool:
+        """Whether each checkpoint takes the dtypes of its own base."""
+        return bool(self.wishes["like"] == AUTO)
+
+    @property
     def speaks(self) -> bool:
         """Whether the answer will be a text, which names what went wrong."""
         return not (self.lines or self.as_json or self.quiet)
@@ -114,12 +120,17 @@ def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
     for each in survey_all(found.paths(), request.target, **request.wishes):
         surveys.append(each)
         _tell(request, fleet_documents.survey(each), each.path, each.error)
-    surveys += [Survey(Path(error.subject), error=error) for error in found.unreadable]
+    for error in found.unreadable:
+        surveys.append(Survey(Path(error.subject), error=error))
+        _tell(request, fleet_documents.survey(surveys[-1]), surveys[-1].path, error)
     guess = _estimate(request, surveys, known) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
     told = [] if request.lines else surveys
     document["checkpoints"] = [fleet_documents.survey(each) for each in told]
-    return surveys, (fleet_text.survey(request.root, surveys, request.target, guess), document)
+    said = fleet_text.survey(request.root, surveys, request.target, guess, _width())
+    if request.takes_bases and surveys:
+        said += f"\n{fleet_text.bases(request.root, surveys)}"
+    return surveys, (said, document)
 
 
 def _estimate(request: Request, surveys: list[Survey], known: Rates) -> Estimate:
@@ -168,6 +179,8 @@ def repair(request: Request) -> Answer:
     told = [] if request.lines else outcomes
     document["checkpoints"] = [fleet_documents.outcome(each) for each in told]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
+    if request.takes_bases and outcomes:
+        said += f"\n{fleet_text.bases(request.root, outcomes)}"
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
 
 
@@ -203,12 +216,14 @@ def delete(request: Request) -> Answer:
         states.append(each)
         if each.files or each.error:
             _tell(request, fleet_documents.trainer_state(each), each.path, each.error)
+    for error in found.unreadable:
+        states.append(TrainerState(Path(error.subject), error=error))
+        _tell(request, fleet_documents.trainer_state(states[-1]), states[-1].path, error)
     document = fleet_documents.deletion(request.root, states, dry_run=request.dry_run)
     told = [] if request.lines else [each for each in states if each.files or each.error]
     document["checkpoints"] = [fleet_documents.trainer_state(each) for each in told]
-    said = fleet_text.trainer_state(states, request.root, dry_run=request.dry_run)
-    failed = any(each.error is not None for each in states) or found.unreadable
-    return said, document, not failed
+    said = fleet_text.trainer_state(states, request.root, dry_run=request.dry_run, width=_width())
+    return said, document, not any(each.error is not None for each in states)
 
 
 class _Found:
@@ -230,6 +245,11 @@ class _Found:
             exclude=self._request.exclude,
             report=self.unreadable.append,
         )
+
+
+def _width() -> int | None:
+    """Return how many columns the terminal has; None if a file, or a program, reads along."""
+    return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
 
 
 def _tell(request: Request, document: Document, path: Path, error: RecastError | None) -> None:

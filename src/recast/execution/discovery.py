@@ -1,5 +1,6 @@
 """discover(): a folder of runs → the checkpoints in it; and whether one is being written."""
 
+import errno
 import os
 import stat
 import time
@@ -44,7 +45,9 @@ def discover(
 
     Args:
         root: the folder to search.
-        include: patterns of paths below *root*, or of their last parts; others are not yielded.
+        include: patterns of paths below *root*, or of their last parts, each standing for all
+            that lies in it, too: ``"run-7"``, ``"sweep/lr-*/checkpoint-500"``; other checkpoints
+            are not yielded. ``*`` stands for any characters, "/" among them.
         exclude: patterns of what is not visited: ``"*-old"``, ``"sweep/lr-1e-3/*"``.
         report: called with the error for each folder that cannot be read; if left out, the
             first one is raised.
@@ -67,8 +70,11 @@ def discover(
 
 
 def _listed(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return *patterns* as a tuple; a string is one pattern, and not its letters."""
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    """Return *patterns*, as paths below the root are written; a string is one pattern."""
+    every = (patterns,) if isinstance(patterns, str) else patterns
+    # As people and their shells write them: ./run-7/, and **/ for any number of folders.
+    plain = [each.removeprefix("./").rstrip("/") for each in every]
+    return tuple(dict.fromkeys([*plain, *(each.replace("**/", "") for each in plain)]))
 
 
 def _fail(error: StorageError) -> None:
@@ -158,7 +164,7 @@ class _Search:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.name)
-                        elif entry.is_symlink() and entry.is_dir():
+                        elif entry.is_symlink() and self._leads_to_folder(entry):
                             links.append(entry.name)
                         else:
                             files.append(entry.name)
@@ -166,6 +172,16 @@ class _Search:
             self.report(error)
             return None
         return _Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(links)))
+
+    def _leads_to_folder(self, link: "os.DirEntry[str]") -> bool:
+        """Whether *link* leads to a folder. One that cannot be followed hides nothing else."""
+        try:
+            with naming(Path(link.path)):
+                return link.is_dir()
+        except StorageError as error:
+            if not _leads_to_itself(error):
+                self.report(error)
+            return False
 
     def _may_enter(self, path: Path) -> bool:
         """Whether a folder is neither hidden, nor a cache, nor trainer state, nor excluded."""
@@ -181,12 +197,20 @@ class _Search:
         """Whether a checkpoint is to be yielded."""
         if self._matches(path, self.exclude):
             return False
-        return not self.include or self._matches(path, self.include)
+        within = [path, *path.parents]
+        places = within[: within.index(self.root)] or [path]
+        return not self.include or any(self._matches(each, self.include) for each in places)
 
     def _matches(self, path: Path, patterns: tuple[str, ...]) -> bool:
         """Whether one of *patterns* is that of a path below the root, or of its last part."""
         below = path.relative_to(self.root).as_posix()
         return any(fnmatchcase(below, each) or fnmatchcase(path.name, each) for each in patterns)
+
+
+def _leads_to_itself(error: StorageError) -> bool:
+    """Whether a link leads to itself, and so to nothing."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.ELOOP
 
 
 def _is_nested(name: str) -> bool:

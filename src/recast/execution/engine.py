@@ -13,6 +13,7 @@ from recast.errors import LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
 from recast.execution.crews import Crews
 from recast.execution.discovery import Glance, glance, sign_of_life
+from recast.execution.lock import is_held
 from recast.execution.meter import Meter, Watcher
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
@@ -148,8 +149,8 @@ class Fleet:
             if not os.path.lexists(task.path):
                 gone = StorageError(str(task.path), "was deleted meanwhile")
                 return Outcome(task.path, Fate.SKIPPED, error=gone)
-            spared = isinstance(error, LossError) and self.wishes["lossless"]
-            fate = Fate.SKIPPED if spared else Fate.FAILED
+            lossy = isinstance(error, LossError) and self.wishes["lossless"]
+            fate = Fate.SKIPPED if lossy or is_held(error) else Fate.FAILED
             return Outcome(task.path, fate, error=error.bare())
         finally:
             meter.finish()

@@ -39,7 +39,8 @@ def convert_all(
 
     One that fails stops no other, and one that is right already costs only its headers. What
     was interrupted or killed is finished by calling again. A checkpoint that somebody is
-    writing is skipped; so is, with *lossless*, one that would lose values.
+    writing, a trainer or another recast, is skipped; so is, with *lossless*, one that would
+    lose values.
 
     Args:
         paths: the checkpoints, such as `discover` yields them.

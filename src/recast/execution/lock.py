@@ -6,10 +6,12 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from recast.errors import TargetError
+from recast.errors import RecastError, TargetError
 from recast.execution.storage import naming
 
 _WHO_BYTES = 1000
+_HELD = "is being written by"
+_DONE = "has just been written by another process"
 
 
 class Lock:
@@ -23,7 +25,10 @@ class Lock:
         """
         self.path = path
         with naming(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # its folder was there just now, and went with its owner
+                raise TargetError(str(subject), _DONE, "look at it") from None
             try:
                 self._take(subject)
             except BaseException as error:
@@ -40,13 +45,11 @@ class Lock:
             who = os.pread(self._descriptor, _WHO_BYTES, 0).decode(errors="replace")
             raise TargetError(
                 str(subject),
-                f"is being written by {who or 'another process'}",
+                f"{_HELD} {who or 'another process'}",
                 "wait until it is done",
             ) from None
         if not os.fstat(self._descriptor).st_nlink:  # opened before, locked after it was done
-            raise TargetError(
-                str(subject), "has just been written by another process", "look at it"
-            )
+            raise TargetError(str(subject), _DONE, "look at it")
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
@@ -58,3 +61,8 @@ class Lock:
         """Let it go. The file stays."""
         with naming(self.path):
             os.close(self._descriptor)
+
+
+def is_held(error: RecastError) -> bool:
+    """Whether *error* says that another process is at work here, or was a moment ago."""
+    return isinstance(error, TargetError) and error.problem.startswith((_HELD, _DONE))

@@ -172,10 +172,13 @@ def _is_link(parent: str, name: str) -> bool:
 
 def _file(folder: Path, path: Path, name: str) -> File:
     """Return the file *name*. Raises RefusedError if it is a link out of *folder*."""
+    is_link = path.is_symlink()
     kind = role(name)
+    if is_link and role(f"{name}/").is_left_out:  # a folder kept elsewhere: global_step500
+        kind = role(f"{name}/")
     if kind.is_left_out:
         return File(name, path.lstat().st_size, kind)
-    if path.is_symlink():
+    if is_link:
         _check_link(folder, path, name)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):

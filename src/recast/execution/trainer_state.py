@@ -3,16 +3,20 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.discovery import RECENT, AnyPath, glance, sign_of_life
+from recast.execution.discovery import AnyPath, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.findings import Severity, findings
-from recast.formats.names import Role
+from recast.formats.names import Role, role
 from recast.reports.fleet import TrainerState
+
+_IDLE = 3600.0  # seconds without a sign of it after which a training is believed to be over
+_LOGS = ("events.out.tfevents.*", "*.log", "*.wandb", "trainer_state.json", "latest")
 
 
 def delete_trainer_state(paths: Iterable[AnyPath], *, dry_run: bool) -> Iterator[TrainerState]:
@@ -38,9 +42,9 @@ def _delete(path: Path, *, dry_run: bool) -> TrainerState:
         return TrainerState(path)
     _refuse_broken(checkpoint)
     places = [path / file.name for file in state]
-    sign = sign_of_life(path, seen) or _recently_written(places)
-    if sign:
+    if sign := sign_of_life(path, seen):
         raise StorageError(str(path), f"is being written: {sign}", "run again when it is finished")
+    _refuse_live(path, places)
     if not dry_run:
         for place in places:
             with naming(place):
@@ -60,13 +64,32 @@ def _refuse_broken(checkpoint: Checkpoint) -> None:
             )
 
 
-def _recently_written(places: Iterable[Path]) -> str:
-    """Return which of *places* was written just now; empty if none was."""
-    for place in places:
-        with naming(place):
-            if abs(time.time() - place.lstat().st_mtime) < RECENT:
-                return f"{place.name} is new"
-    return ""
+def _refuse_live(path: Path, places: Iterable[Path]) -> None:
+    """Refuse to take what a training that seems to go on would be resumed from.
+
+    A trainer is silent between two checkpoints, but for the logs in its run's folder.
+    """
+    run = path.parent if role(f"{path.name}/") is Role.NESTED_CHECKPOINT else path
+    with naming(run):
+        logs = [each for each in run.rglob("*") if _is_trainers(each.relative_to(run).as_posix())]
+        for file in (*places, *logs):
+            age = time.time() - file.lstat().st_mtime
+            if abs(age) < _IDLE:
+                raise StorageError(
+                    str(path),
+                    f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
+                    f"run again when its run has been idle for {_minutes(_IDLE)}",
+                )
+
+
+def _is_trainers(name: str) -> bool:
+    """Whether only a trainer would write this file of a run: a log, say, or its progress."""
+    return any(fnmatchcase(name.rpartition("/")[2], each) for each in _LOGS)
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time as people say it."""
+    return f"{max(1, round(abs(seconds) / 60))} min"
 
 
 def _remove_empty(path: Path, places: Iterable[Path]) -> None:

@@ -56,7 +56,8 @@ def digest(base: Checkpoint) -> str:
     told = sha256()
     for home, tensors in sorted(_by_home(base).items()):
         for name, tensor in sorted(tensors.items()):
-            told.update(f"{home}\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())
+            told_of = f"{home}\0{name}\0{tensor.dtype}\0{tensor.shape}\0"
+            told.update(told_of.encode(errors="surrogateescape"))  # a folder may be no UTF-8
     return told.hexdigest()
 
 

@@ -157,14 +157,14 @@ class Plan:
         path = self.checkpoint.path
         place = path.resolve() if isinstance(path, Path) else (path.repo, path.folder, path.commit)
         wish = f"{self.policy.fingerprint} {self.only_documents}"
-        digest = sha256(f"{place} {wish}".encode())
+        digest = sha256(_bytes(f"{place} {wish}"))
         for shard in self.shards:
-            digest.update(f"{shard.name} {shard.size_before} {shard.modified}".encode())
+            digest.update(_bytes(f"{shard.name} {shard.size_before} {shard.modified}"))
             digest.update(shard.source.digest.encode() + shard.head)
         for document in self.documents:
-            digest.update(f"{document.name} {document.text}".encode())
+            digest.update(_bytes(f"{document.name} {document.text}"))
         for file in self.copies:
-            digest.update(f"{file.name} {file.size}".encode())
+            digest.update(_bytes(f"{file.name} {file.size}"))
         return digest.hexdigest()
 
     @property
@@ -254,6 +254,11 @@ def plan_documents(checkpoint: Checkpoint) -> Plan:
     )
     policy = Policy(main_dtype(checkpoint.shards) or Dtype.F32)
     return _whole(Plan(checkpoint, policy, shards, (), (), only_documents=True))
+
+
+def _bytes(text: str) -> bytes:
+    """Return *text* as bytes; in the name of a file those that are no UTF-8, as they are."""
+    return text.encode(errors="surrogateescape")
 
 
 def _whole(plan: Plan) -> Plan:

@@ -35,6 +35,7 @@ class Survey:
         findings: the names of its findings, what blocks a conversion first.
         trainer_state: the bytes of trainer state that lies with it.
         error: why nothing is known of it, or why it would not be converted.
+        base: the model whose dtypes it would take; None without one.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Survey:
     findings: tuple[str, ...] = ()
     trainer_state: int = 0
     error: RecastError | None = None
+    base: Path | None = None
 
     @property
     def saved(self) -> int:
@@ -83,6 +85,7 @@ def survey(checkpoint: Checkpoint, planned: Plan | RecastError) -> Survey:
         tuple(dict.fromkeys(each.name for each in found if each.severity is not Severity.NOTE)),
         sum(file.size for file in checkpoint.left_out if file.role is Role.TRAINER_STATE),
         planned if isinstance(planned, RecastError) else None,
+        None if isinstance(planned, RecastError) else _base(planned),
     )
 
 
@@ -110,6 +113,11 @@ def work(surveys: Iterable[Survey], *, in_place: bool, scans: bool) -> Work:
         bytes_scanned=cast if scans else 0,
         in_place=in_place,
     )
+
+
+def _base(plan: Plan) -> Path | None:
+    """Return the folder of the model whose dtypes *plan* takes, if any."""
+    return plan.policy.base.local_path if plan.policy.base else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +199,7 @@ class Outcome:
         seconds: how long it took.
         evidence: what rounding did to its values; None if no tensor was cast.
         error: why it failed or was skipped.
+        base: the model whose dtypes it has taken; None without one.
     """
 
     path: Path
@@ -201,6 +210,7 @@ class Outcome:
     seconds: float = 0.0
     evidence: EvidenceTotal | None = None
     error: RecastError | None = None
+    base: Path | None = None
 
     @property
     def saved(self) -> int:
@@ -218,9 +228,19 @@ def repaired(done: Conversion) -> Outcome:
     path, before, after = done.plan.checkpoint.local_path, done.plan.size_before, done.plan.size
     target = None if done.target is None else Path(str(done.target))  # fleets lie on disks
     if target is None or done.found:
-        return Outcome(path, Fate.RIGHT, target, before, before, done.seconds)
-    evidence = done.total if done.shards else None
-    return Outcome(path, Fate.REPAIRED, target, before, after, done.seconds, evidence)
+        return Outcome(
+            path, Fate.RIGHT, target, before, before, done.seconds, base=_base(done.plan)
+        )
+    return Outcome(
+        path,
+        Fate.REPAIRED,
+        target,
+        before,
+        after,
+        done.seconds,
+        done.total if done.shards else None,
+        base=_base(done.plan),
+    )
 
 
 @dataclass(frozen=True, slots=True)

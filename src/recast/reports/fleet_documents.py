@@ -50,6 +50,7 @@ def survey(each: Survey) -> Document:
         "saved_bytes": each.saved,
         "findings": list(each.findings),
         "trainer_state_bytes": each.trainer_state,
+        "base": None if each.base is None else str(each.base),
         "error": None if each.error is None else documents.error(str(each.path), each.error),
     }
 
@@ -85,6 +86,7 @@ def outcome(each: Outcome) -> Document:
         "bytes_after": each.size_after,
         "seconds": round(each.seconds, 3),
         "evidence": None if each.evidence is None else _evidence(each.evidence),
+        "base": None if each.base is None else str(each.base),
         "error": None if each.error is None else documents.error(str(each.path), each.error),
     }
 

@@ -19,6 +19,8 @@ from recast.reports.fleet import (
 from recast.reports.text import nbytes
 
 _SHOWN = 200  # checkpoints in one table, before the rest is counted only
+_NAMED = 5  # checkpoints in a line that is no table
+_SHORT = 20  # columns that a path may take, however narrow the terminal is
 _MINUTE, _HOUR = 60, 3600
 _MANY_HOURS = 100
 _LIMITS = {
@@ -29,14 +31,25 @@ _LIMITS = {
 
 
 def survey(
-    root: Path, surveys: Sequence[Survey], target: Dtype, estimate: Estimate | None = None
+    root: Path,
+    surveys: Sequence[Survey],
+    target: Dtype,
+    estimate: Estimate | None = None,
+    width: int | None = None,
 ) -> str:
-    """Return the table of a fleet, those that save the most first, and its totals."""
-    return "\n".join(map(text.printable, _survey(root, surveys, target, estimate)))
+    """Return the table of a fleet, those that save the most first, and its totals.
+
+    *width* is that of the terminal, in columns; None if lines may have any length.
+    """
+    return "\n".join(map(text.printable, _survey(root, surveys, target, estimate, width)))
 
 
 def _survey(
-    root: Path, surveys: Sequence[Survey], target: Dtype, estimate: Estimate | None
+    root: Path,
+    surveys: Sequence[Survey],
+    target: Dtype,
+    estimate: Estimate | None,
+    width: int | None,
 ) -> Iterator[str]:
     if not surveys:
         yield f"{root}: no checkpoints"
@@ -61,7 +74,7 @@ def _survey(
         rows.append([label, "", "", *map(nbytes, sizes)])
     rows.append(["in all", _dtypes(total.dtypes), "", nbytes(total.size), nbytes(total.saved)])
     header = ["checkpoint", "stored", "findings", "bytes", f"{target.short_name} saves"]
-    yield from text.table([header, *rows], left=3)
+    yield from _table([header, *rows], 3, width)
     problems = [(each.path, each.error) for each in ordered if each.error is not None]
     if problems:
         yield ""
@@ -70,6 +83,21 @@ def _survey(
     yield from _gains(total, target)
     if estimate is not None:
         yield from takes(estimate)
+
+
+def _table(rows: Sequence[Sequence[str]], left: int, width: int | None) -> Iterator[str]:
+    """Yield a table; a path that leaves no room for the rest has a line of its own, above it."""
+    if width is not None:
+        beside = max(map(len, text.table([["", *row[1:]] for row in rows], left)))
+        room = max(_SHORT, width - beside)
+    else:
+        room = max(len(text.printable(row[0])) for row in rows)
+    alone = [len(text.printable(path)) > room for path, *_ in rows]
+    kept = [["" if long else path, *rest] for long, (path, *rest) in zip(alone, rows, strict=True)]
+    for long, (path, *_), line in zip(alone, rows, text.table(kept, left), strict=True):
+        if long:
+            yield f"  {path}"
+        yield line
 
 
 def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
@@ -109,6 +137,19 @@ def takes(estimate: Estimate) -> Iterator[str]:
 def _places(hours: float) -> int:
     """Return how many decimals say something about a number of hours."""
     return 0 if hours >= _MANY_HOURS else 3 if hours < 1 else 1
+
+
+def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:
+    """Return how many checkpoints take the dtypes of their own base, and which do not."""
+    known = [each for each in found if each.error is None]
+    without = [_below(root, each.path) for each in known if each.base is None]
+    line = (
+        f"  like      {len(known) - len(without):,} of {_checkpoints(len(known))} found their base"
+    )
+    if without:
+        named = ", ".join(without[:_NAMED]) + (", ..." if without[_NAMED:] else "")
+        line += f"; no folder here is that of {named}"
+    return text.printable(line)
 
 
 def duration(seconds: float) -> str:
@@ -164,23 +205,29 @@ def _repair(
         yield from _problems(root, fate.value, [(path, why) for path, why in met if why])
 
 
-def trainer_state(found: Sequence[TrainerState], root: Path, *, dry_run: bool) -> str:
-    """Return which trainer state was deleted, or would be."""
-    lines = _trainer_state(found, root, dry_run=dry_run)
+def trainer_state(
+    found: Sequence[TrainerState], root: Path, *, dry_run: bool, width: int | None = None
+) -> str:
+    """Return which trainer state was deleted, or would be. *width* is as for `survey`."""
+    lines = _trainer_state(found, root, width, dry_run=dry_run)
     return "\n".join(map(text.printable, lines))
 
 
-def _trainer_state(found: Sequence[TrainerState], root: Path, *, dry_run: bool) -> Iterator[str]:
+def _trainer_state(
+    found: Sequence[TrainerState], root: Path, width: int | None, *, dry_run: bool
+) -> Iterator[str]:
     done = [each for each in found if each.files and each.error is None]
     size = sum(each.size for each in done)
-    if not done:
+    if not done and any(each.error for each in found):
+        yield f"{root}: no trainer state {'to delete' if dry_run else 'deleted'}"
+    elif not done:
         yield f"{root}: no trainer state"
     else:
         said = "would be deleted" if dry_run else "deleted"
         yield f"{root}: {nbytes(size)} of trainer state {said}, of {_checkpoints(len(done))}"
     rows = [[_below(root, each.path), _tops(each.files), nbytes(each.size)] for each in done]
     if rows:
-        yield from text.table([["checkpoint", "files", "bytes"], *rows[:_SHOWN]], left=2)
+        yield from _table([["checkpoint", "files", "bytes"], *rows[:_SHOWN]], 2, width)
     if len(rows) > _SHOWN:
         yield f"  and {len(rows) - _SHOWN:,} more; --json lists them all"
     yield from _problems(root, "left", [(e.path, e.error) for e in found if e.error is not None])

@@ -109,25 +109,18 @@ def _base(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _loads(loads: Sequence[Loading]) -> Iterator[str]:
-    """Yield a table of who would load which dtype; those who do the same share a line."""
+    """Yield a table of who would load which dtype: a line for each program and what it is told."""
     if not loads:
         return
-    alike: dict[tuple[str, ...], dict[str, list[str]]] = {}
-    for each in loads:
-        before, after = (
-            dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)
-        )
-        alike.setdefault((before, after), {}).setdefault(each.loader, []).append(each.option)
     whole = any(each.after for each in loads)
-    rows = []
-    for dtypes, loaders in alike.items():
-        told = [
-            f'{loader} "auto"' if options == ["auto"] else loader
-            for loader, options in loaders.items()
-        ]
-        # The first one's name serves for the versions that follow.
-        short = [told[0], *(each.removeprefix("transformers ") for each in told[1:])]
-        rows.append([", ".join(short), *dtypes[: 1 + whole]])
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for each in loads:
+        cells = [dtype.torch_name if dtype else "fails" for dtype in (each.before, each.after)]
+        alike.setdefault((each.loader, *cells[: 1 + whole]), []).append(each.option)
+    rows = [
+        [f'{loader}, "auto"' if options == ["auto"] else loader, *cells]
+        for (loader, *cells), options in alike.items()
+    ]
     yield from table([["loaded by", "as it is", "as bf16"][: 2 + whole], *rows])
 
 

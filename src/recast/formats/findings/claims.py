@@ -1,0 +1,91 @@
+"""What configs, indexes and headers say of themselves, and what is so."""
+
+from collections.abc import Iterable, Iterator
+
+from recast.dtypes import Dtype
+from recast.formats.checkpoint import Checkpoint, main_dtype
+from recast.formats.config import DtypeClaim
+from recast.formats.findings import cures
+from recast.formats.findings.finding import Finding, Severity
+from recast.formats.findings.widths import narrower
+
+
+def claims(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find dtype keys that say something else than what is stored."""
+    for config in checkpoint.configs.values():
+        stored = main_dtype(checkpoint.shards_of(config))
+        if stored is None:
+            continue
+        command = cures.conversion(checkpoint, narrower(config, stored))
+        yield from _mismatches(config.name, config.claims, stored, command)
+        if config.lacks_dtype:
+            yield Finding(
+                "no-dtype-key",
+                Severity.NOTE,
+                config.name,
+                "says no dtype, so that loaders guess",
+                "converting adds torch_dtype",
+                command=cures.conversion(checkpoint, stored),
+            )
+
+
+def _mismatches(
+    subject: str, claims: Iterable[DtypeClaim], stored: Dtype, command: str
+) -> Iterator[Finding]:
+    """Find claims of another dtype; and of the right one in words that loaders fail on."""
+    wrong = [claim for claim in claims if claim.value != stored.torch_name]
+    if not wrong:
+        return
+    listed = ", ".join(map(str, wrong))
+    if all(claim.dtype is stored for claim in wrong):
+        problem = f"says {listed}, which loaders may not know: it is spelled {stored.torch_name}"
+    else:
+        problem = f"says {listed}, but most of what is stored is {stored.torch_name}"
+    remedy = "converting puts it right"
+    yield Finding("config-mismatch", Severity.WARNING, subject, problem, remedy, command=command)
+
+
+def index_claims(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find index metadata that says another dtype than what is stored."""
+    for weights in checkpoint.weights:
+        stored = main_dtype(weights.shards)
+        if weights.index is not None and weights.index.claims_dtype and stored is not None:
+            claim = DtypeClaim(("metadata", "dtype"), weights.index.dtype)
+            command = cures.conversion(checkpoint, stored)
+            yield from _mismatches(weights.name, (claim,), stored, command)
+
+
+def totals(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find index metadata that does not add up."""
+    for weights in checkpoint.weights:
+        if weights.index is None or weights.missing_shards:
+            continue
+        claimed, stored = weights.index.total_size, weights.data_size
+        if weights.index.metadata is None:
+            problem = "has no metadata, which transformers requires"
+        elif claimed != stored:
+            problem = f"says total_size = {claimed}, but the tensors take {stored} bytes"
+        else:
+            continue
+        yield Finding(
+            "wrong-total-size",
+            Severity.WARNING,
+            weights.name,
+            problem,
+            "converting puts it right",
+            command=cures.conversion(checkpoint, main_dtype(weights.shards)),
+        )
+
+
+def header_metadata(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find shards that transformers 4 refuses for want of one string."""
+    for shard in checkpoint.shards:
+        if "format" not in (shard.header.metadata or {}):
+            yield Finding(
+                "no-format-metadata",
+                Severity.NOTE,
+                shard.name,
+                "has no format in its header metadata, without which transformers 4 fails",
+                "converting adds it",
+                command=cures.conversion(checkpoint, main_dtype(checkpoint.shards)),
+            )

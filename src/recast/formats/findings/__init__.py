@@ -1,7 +1,7 @@
 """What is wrong or surprising in a checkpoint, each thing under a name of its own."""
 
 from recast.formats.checkpoint import Checkpoint
-from recast.formats.findings.beside import ambiguous, trainer_state
+from recast.formats.findings.beside import ambiguous, stray_shards, trainer_state
 from recast.formats.findings.claims import claims, header_metadata, index_claims, totals
 from recast.formats.findings.finding import BLOCKING, SEVERITIES, Finding, Severity
 from recast.formats.findings.incomplete import empty, incomplete, misindexed
@@ -28,6 +28,7 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         *codes,
         *ambiguous(checkpoint),
         *(finding for weights in checkpoint.weights for finding in incomplete(checkpoint, weights)),
+        *stray_shards(checkpoint),
         *(finding for weights in checkpoint.weights for finding in misindexed(weights)),
         *empty(checkpoint),
         *(() if codes else oversized(checkpoint)),

@@ -3,29 +3,60 @@
 from collections.abc import Iterator
 
 from recast.formats.checkpoint import Checkpoint
+from recast.formats.findings import cures
 from recast.formats.findings.finding import Finding, Severity
-from recast.formats.names import Role
+from recast.formats.names import Role, family, is_shard
 
 
 def ambiguous(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Find a single file that loaders prefer to the index beside it."""
-    names = {weights.name for weights in checkpoint.weights}
+    singles = {each.name: each.shards[0] for each in checkpoint.weights if each.index is None}
     for weights in checkpoint.weights:
-        single = _single_twin(weights.name)
-        if weights.index is not None and single in names:
-            yield Finding(
-                "ambiguous-weights",
-                Severity.ERROR,
-                single,
-                f"lies beside {weights.name}, and transformers loads it instead of the shards",
-                "delete or move away the stale one, or convert both: --allow ambiguous-weights",
-            )
+        single = singles.get(f"{family(weights.name)}.safetensors")
+        if weights.index is None or single is None:
+            continue
+        newest = max((shard.modified for shard in weights.shards), default=0)
+        older = single.modified < newest  # on the Hub, nothing has a time
+        which = "this file, which is older than they are" if older else "the stale one"
+        yield Finding(
+            "ambiguous-weights",
+            Severity.ERROR,
+            single.name,
+            f"lies beside {weights.name}, and transformers loads it instead of the shards",
+            f"convert both (--allow ambiguous-weights), or move away {which}",
+            command=cures.removal(checkpoint, single.name) if older else "",
+        )
 
 
-def _single_twin(index: str) -> str:
-    """Return the name under which *index*'s tensors would lie in one file."""
-    stem, _, variant = index.removesuffix(".json").partition(".safetensors.index")
-    return f"{stem}{variant}.safetensors"
+def stray_shards(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find files numbered as shards that no index names."""
+    if checkpoint.is_file:  # who names one shard alone means that one
+        return
+    indexes = {
+        family(weights.name): weights.name
+        for weights in checkpoint.weights
+        if weights.index is not None
+    }
+    for weights in checkpoint.weights:
+        if weights.index is not None or not is_shard(weights.name):
+            continue
+        if index := indexes.get(family(weights.name)):
+            problem = f"is numbered as a shard, but {index} does not name it"
+            remedy = "convert it too (--allow unindexed-tensors), or move it away"
+            command = cures.removal(checkpoint, weights.name)
+        else:
+            problem = "is numbered as a shard, but there is no index"
+            remedy = "restore the index, or convert all shards (--allow unindexed-tensors)"
+            command = ""
+        yield Finding(
+            "unindexed-tensors",
+            Severity.ERROR,
+            weights.name,
+            problem,
+            remedy,
+            tuple(name for name, _ in weights.tensors),
+            command,
+        )
 
 
 def trainer_state(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -39,5 +70,6 @@ def trainer_state(checkpoint: Checkpoint) -> Iterator[Finding]:
             Severity.NOTE,
             files[0].name,
             f"{together} trainer state: {size:,} bytes that no loader reads",
-            "conversions leave it out; delete it when training is done",
+            "a conversion leaves it out; delete it when training is done",
+            command=cures.deletion(checkpoint),
         )

@@ -1,6 +1,7 @@
 """What configs, indexes and headers say of themselves, and what is so."""
 
 from collections.abc import Iterable, Iterator
+from json import dumps
 
 from recast.dtypes import Dtype
 from recast.formats.checkpoint import Checkpoint, main_dtype
@@ -16,32 +17,36 @@ def claims(checkpoint: Checkpoint) -> Iterator[Finding]:
         stored = main_dtype(checkpoint.shards_of(config))
         if stored is None:
             continue
-        command = cures.conversion(checkpoint, narrower(config, stored))
-        yield from _mismatches(config.name, config.claims, stored, command)
+        target = narrower(config, stored)
+        if target is stored:
+            remedy, command = "make it true", cures.truth(checkpoint, stored)
+        else:
+            remedy, command = "convert what is stored", cures.conversion(checkpoint, target)
+        yield from _mismatches(config.name, config.claims, stored, (remedy, command))
         if config.lacks_dtype:
             yield Finding(
                 "no-dtype-key",
                 Severity.NOTE,
                 config.name,
                 "says no dtype, so that loaders guess",
-                "converting adds torch_dtype",
-                command=cures.conversion(checkpoint, stored),
+                "add torch_dtype",
+                command=cures.truth(checkpoint, stored),
             )
 
 
 def _mismatches(
-    subject: str, claims: Iterable[DtypeClaim], stored: Dtype, command: str
+    subject: str, claims: Iterable[DtypeClaim], stored: Dtype, cure: tuple[str, str]
 ) -> Iterator[Finding]:
-    """Find claims of another dtype; and of the right one in words that loaders fail on."""
+    """Find claims of another dtype; and words that no loader takes for the right one."""
     wrong = [claim for claim in claims if claim.value != stored.torch_name]
     if not wrong:
         return
     listed = ", ".join(map(str, wrong))
-    if all(claim.dtype is stored for claim in wrong):
-        problem = f"says {listed}, which loaders may not know: it is spelled {stored.torch_name}"
-    else:
+    if any(claim.dtype not in {None, stored} for claim in wrong):
         problem = f"says {listed}, but most of what is stored is {stored.torch_name}"
-    remedy = "converting puts it right"
+    else:
+        problem = f"says {listed}, where loaders expect {stored.torch_name}"
+    remedy, command = cure
     yield Finding("config-mismatch", Severity.WARNING, subject, problem, remedy, command=command)
 
 
@@ -51,8 +56,8 @@ def index_claims(checkpoint: Checkpoint) -> Iterator[Finding]:
         stored = main_dtype(weights.shards)
         if weights.index is not None and weights.index.claims_dtype and stored is not None:
             claim = DtypeClaim(("metadata", "dtype"), weights.index.dtype)
-            command = cures.conversion(checkpoint, stored)
-            yield from _mismatches(weights.name, (claim,), stored, command)
+            cure = ("make it true", cures.truth(checkpoint, stored))
+            yield from _mismatches(weights.name, (claim,), stored, cure)
 
 
 def totals(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -63,8 +68,10 @@ def totals(checkpoint: Checkpoint) -> Iterator[Finding]:
         claimed, stored = weights.index.total_size, weights.data_size
         if weights.index.metadata is None:
             problem = "has no metadata, which transformers requires"
+        elif "total_size" not in weights.index.metadata:
+            problem = f"says no total_size; the tensors take {stored} bytes"
         elif claimed != stored:
-            problem = f"says total_size = {claimed}, but the tensors take {stored} bytes"
+            problem = f"says total_size = {dumps(claimed)}, but the tensors take {stored} bytes"
         else:
             continue
         yield Finding(
@@ -72,8 +79,8 @@ def totals(checkpoint: Checkpoint) -> Iterator[Finding]:
             Severity.WARNING,
             weights.name,
             problem,
-            "converting puts it right",
-            command=cures.conversion(checkpoint, main_dtype(weights.shards)),
+            "make it true",
+            command=cures.truth(checkpoint, main_dtype(weights.shards)),
         )
 
 

@@ -5,30 +5,22 @@ from collections.abc import Iterator
 from recast.formats.checkpoint import Checkpoint, Weights
 from recast.formats.findings import cures
 from recast.formats.findings.finding import Finding, Severity, listed
-from recast.formats.names import is_shard
 
 
 def incomplete(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
-    """Find shards without a file, and shards without an index."""
+    """Find shards without a file."""
+    places = {} if weights.index is None else weights.index.weight_map
     left_out = {file.name: file.role for file in checkpoint.left_out}
     for missing in weights.missing_shards:
         if role := left_out.get(missing):
             problem = f"is named in {weights.name}, but its folder is left out as {role.value}"
-            remedy = "move it out of that folder, and name it there"
+            remedy, command = "move it out of that folder, and name it there", ""
         else:
             problem = f"is named in {weights.name} but is not there"
             remedy = "download or copy it again"
-        yield Finding("missing-shard", Severity.ERROR, missing, problem, remedy)
-    # Who names one shard alone means that one, and no index beside it is looked at.
-    if weights.index is None and is_shard(weights.name) and not checkpoint.is_file:
-        yield Finding(
-            "unindexed-tensors",
-            Severity.ERROR,
-            weights.name,
-            "is numbered as a shard, but no index names it",
-            "restore the index, move a stale shard away, or --allow unindexed-tensors "
-            "to convert it too",
-        )
+            command = cures.fetching(checkpoint, missing)
+        named = tuple(name for name, shard in places.items() if shard == missing)
+        yield Finding("missing-shard", Severity.ERROR, missing, problem, remedy, named, command)
 
 
 def misindexed(weights: Weights) -> Iterator[Finding]:
@@ -44,7 +36,8 @@ def misindexed(weights: Weights) -> Iterator[Finding]:
                 Severity.ERROR,
                 shard.name,
                 f"holds {listed(extra)}, which {weights.name} does not place there",
-                "put the index right, or --allow unindexed-tensors to convert them where they are",
+                "put the index right, or convert them where they are (--allow unindexed-tensors)",
+                tuple(extra),
             )
     present = {shard.name: shard.header.tensors.keys() for shard in weights.shards}
     absent = [
@@ -72,12 +65,16 @@ def empty(checkpoint: Checkpoint) -> Iterator[Finding]:
             if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
         ]
         if empty:
+            command = cures.gathering(checkpoint)
+            remedy = "gather them from the global_step folder beside it"
+            if not command:
+                remedy = "run DeepSpeed's zero_to_fp32.py where its global_step folder lies"
             yield Finding(
                 "empty-tensors",
                 Severity.ERROR,
                 shard.name,
                 f"holds {listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
-                "gather them from the global_step folder beside it",
+                remedy,
                 tuple(empty),
-                cures.gathering(checkpoint),
+                command,
             )

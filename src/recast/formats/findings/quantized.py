@@ -33,24 +33,32 @@ def quantized(checkpoint: Checkpoint) -> Iterator[Finding]:
             yield Finding("quantized", Severity.ERROR, config.name, problem, remedy)
     scaled = _scaled(checkpoint)
     for shard in checkpoint.shards:
-        if sign := _sign_of_quantization(shard, scaled):
-            problem = f"{sign}: the model is quantized"
-            yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy)
+        if sign := _said_in_header(shard) or _sign_of_quantization(shard, scaled):
+            problem, tensors = f"{sign[0]}: the model is quantized", sign[1]
+            yield Finding("quantized", Severity.ERROR, shard.name, problem, remedy, tensors)
 
 
-def _sign_of_quantization(shard: Shard, scaled: frozenset[str]) -> str | None:
-    """Return the first sign in *shard* that its values are codes, or None."""
+_Sign = tuple[str, tuple[str, ...]]  # what it is, and the tensor that shows it
+
+
+def _said_in_header(shard: Shard) -> _Sign | None:
+    """Return what the header metadata of *shard* say of a method, if anything."""
     for key in _METHOD_KEYS:
         method = (shard.header.metadata or {}).get(key, "")
         if method.strip().lower() not in _NO_METHOD:
-            return f"the header metadata say {key} = {method!r}"
+            return f"the header metadata say {key} = {method!r}", ()
+    return None
+
+
+def _sign_of_quantization(shard: Shard, scaled: frozenset[str]) -> _Sign | None:
+    """Return the first tensor in *shard* that shows that its values are codes, or None."""
     for name, tensor in shard.header.tensors.items():
         if tensor.dtype.is_packed:
-            return f"tensor {name!r} is stored as {tensor.dtype}"
+            return f"tensor {name!r} is stored as {tensor.dtype}", (name,)
         if name.rpartition(".")[2] in _PACKED or _PACKED_PART in name:
-            return f"tensor {name!r} belongs to packed weights"
+            return f"tensor {name!r} belongs to packed weights", (name,)
         if tensor.dtype in _CODES and _is_scaled(name, scaled):
-            return f"tensor {name!r} is stored as {tensor.dtype}, with scales beside it"
+            return f"tensor {name!r} is stored as {tensor.dtype}, with scales beside it", (name,)
     return None
 
 

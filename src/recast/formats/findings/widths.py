@@ -52,9 +52,9 @@ def wider_than(base: Checkpoint, checkpoint: Checkpoint) -> Iterator[Finding]:
                 Severity.WARNING,
                 shard.name,
                 f"stores {listed(wider)} wider than {base.path} does",
-                "convert it to the dtype of its base",
+                "convert it to the dtypes of its base",
                 tuple(wider),
-                cures.conversion(checkpoint, main_dtype(base.shards)),
+                cures.likeness(checkpoint, base),
             )
 
 
@@ -77,9 +77,9 @@ def mixed(checkpoint: Checkpoint) -> Iterator[Finding]:
                 weights.name,
                 f"stores {len(names):,} of its tensors as {dtype.torch_name}, most as "
                 f"{main.torch_name}: {listed(kinds)}",
-                "see which of them a conversion would keep",
+                "well so where it is known to be needed; convert the rest",
                 tuple(names),
-                f"{cures.conversion(checkpoint, main)} -n",
+                cures.conversion(checkpoint, main),
             )
 
 

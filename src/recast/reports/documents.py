@@ -189,6 +189,7 @@ def conversion(
                 (doc for each, doc in cast if each is total.most_overflowed), None
             ),
         },
+        "findings": [_finding(each) for each in done.findings],
         "tensors": [doc for _, doc in cast],
     }
 

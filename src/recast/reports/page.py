@@ -179,7 +179,7 @@ def _of_conversion(done: Conversion) -> Page:
             _dtype_map((tensor.name, tensor.dtype) for _, tensor in tensors),
             _error_map(evidence.values()),
         ),
-        findings=findings(made.checkpoint),
+        findings=(*findings(made.checkpoint), *done.findings),
         tables=(_evidence_table(tensors, evidence),),
     )
 

@@ -313,6 +313,7 @@ def _conversion(done: Conversion) -> Iterator[str]:
     yield from _like(made.like)
     yield from _left_out(made.checkpoint.left_out)
     yield from _rounding(done.total)
+    yield from _findings(done.findings)
 
 
 def _rounding(total: EvidenceTotal) -> Iterator[str]:
@@ -324,10 +325,6 @@ def _rounding(total: EvidenceTotal) -> Iterator[str]:
         yield from _labelled("rounded", [f"{lossy:,} of {cast}, {error}"])
     elif total.tensors:
         yield from _labelled("lossless", [f"no value changed in {cast}"])
-    if (most := total.most_overflowed) is not None:
-        count = _count(total.overflowed, "finite value")
-        most_of = "" if most.overflowed == total.overflowed else f", {most.overflowed:,} of them"
-        yield from _labelled("OVERFLOW", [f"{count} became infinite{most_of} in {most.name}"])
 
 
 def scan(found: Scan) -> str:

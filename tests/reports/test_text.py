@@ -293,7 +293,7 @@ def test_an_overflow(tmp_path: Path) -> None:
     assert converted(tmp_path / "x.safetensors", "fp16", allow="overflow").splitlines()[1:] == [
         "  rounded   2 of 3 tensors, largest error 0 in a",
         "  warning   x.safetensors: finite values that became infinite in float16: 3, in 'a', 'b'",
-        "            convert again, and leave these tensors as they are (--keep) [non-finite-values]",
+        "            convert again, and keep these tensors as they are [non-finite-values]",
     ]
 
 

@@ -56,7 +56,7 @@ class Conversion:
         yield from non_finite(
             ((shard, each.name, each.overflowed) for shard, each in seen),
             f"finite values that became infinite in {self.plan.policy.target.torch_name}",
-            "convert again, and leave these tensors as they are (--keep)",
+            "convert again, and keep these tensors as they are",
         )
 
     @property

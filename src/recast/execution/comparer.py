@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class Mismatch:
         zeroed: how many of them are zero, where the source's are not.
         live: how many values of the source become something else than zero.
         toward_zero: how many of them are what cutting the mantissa off would give.
+        expected: a digest of the tensor as it should be; empty for a part of one.
+        stored: a digest of it as it is.
     """
 
     count: int
@@ -43,6 +46,8 @@ class Mismatch:
     zeroed: int
     live: int
     toward_zero: int
+    expected: bytes = b""
+    stored: bytes = b""
 
 
 def told(mismatch: Mismatch, total: int) -> str:
@@ -83,6 +88,7 @@ class Comparer:
                     zeroed=sum(each.zeroed for each in wrong),
                     live=sum(each.live for each in seen),
                     toward_zero=sum(each.toward_zero for each in wrong),
+                    **self._digests(pair),
                 )
             if self.progress is not None:
                 self.progress(pair.before.nbytes)
@@ -90,21 +96,32 @@ class Comparer:
 
     def _compare(self, pair: Pair) -> Iterator[Mismatch]:
         """Compare one tensor piece by piece."""
+        for begin, original, expected, stored in self._pieces(pair):
+            if not np.array_equal(expected, stored):
+                yield _mismatch(original, expected, stored, pair, begin)
+            elif expected.any():  # or the tensor is not all zero, however zero the rest is
+                yield Mismatch(0, 0, 0, 0, 1, 0)
+
+    def _digests(self, pair: Pair) -> dict[str, bytes]:
+        """Return by what a tensor can be known that lies under another's name."""
+        should, found = blake2b(), blake2b()
+        for _, _, expected, stored in self._pieces(pair):
+            should.update(expected.data)
+            found.update(stored.data)
+        return {"expected": should.digest(), "stored": found.digest()}
+
+    def _pieces(self, pair: Pair) -> Iterator[tuple[int, Array, Array, Array]]:
+        """Yield where each piece begins, its bytes in the source, as they should be and are."""
         size = pair.before.parameters
         for begin in range(0, size, _PIECE):
             count = min(_PIECE, size - begin)
-            expected = _read(self.source, self.old, pair.before, begin, count)
-            original = expected
+            original = expected = _read(self.source, self.old, pair.before, begin, count)
             if pair.before.dtype is not pair.after.dtype:
                 values = expected.view(NUMPY_DTYPES[pair.before.dtype])
                 cast = np.empty(count, NUMPY_DTYPES[pair.after.dtype])
                 kernel(pair.before.dtype, pair.after.dtype)(values, cast)
                 expected = cast.view(np.uint8)
-            stored = _read(self.output, self.new, pair.after, begin, count)
-            if not np.array_equal(expected, stored):
-                yield _mismatch(original, expected, stored, pair, begin)
-            elif expected.any():  # or the tensor is not all zero, however zero the rest is
-                yield Mismatch(0, 0, 0, 0, 1, 0)
+            yield begin, original, expected, _read(self.output, self.new, pair.after, begin, count)
 
 
 def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: int) -> Array:

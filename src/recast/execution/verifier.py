@@ -6,10 +6,11 @@ of the converter's does not hide itself.
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from recast.errors import CheckpointError
-from recast.execution.comparer import Comparer, Pair, told
+from recast.execution.comparer import Comparer, Mismatch, Pair, told
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
 from recast.execution.storage import Source, naming
@@ -20,6 +21,7 @@ from recast.reports.verification import Difference, ShardVerdict, Verification
 _PIECE = 1 << 18  # bytes of other files compared at a time
 
 AnyPath = str | os.PathLike[str]
+_Seen = tuple[Difference, Mismatch | None]  # what differs, and how the values do
 
 
 def verify(
@@ -57,12 +59,14 @@ def verify(
         )
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
+    seen: list[_Seen] = []
     for old, new in _paired(before, after, differences):
         threads = chosen_workers(workers)
         found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
-        bad = len({each.tensor for each in found if each.tensor})
+        bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
-        differences += found
+        seen += found
+    differences += _named(seen)
     differences += _compare_texts(before, after)
     files = [file for file in before.files if file.name in {each.name for each in after.files}]
     differences += _compare_files(before, after)
@@ -93,22 +97,23 @@ def _compare_shards(
     *,
     workers: int,
     progress: Progress | None,
-) -> Iterator[Difference]:
+) -> Iterator[_Seen]:
     """Yield what differs between a shard and the one it should have become."""
     for name in sorted(old.header.tensors.keys() - new.header.tensors.keys()):
-        yield Difference(new.name, name, "is missing")
+        yield Difference(new.name, name, _absence(name, after, "is missing", "lies in {}")), None
     for name in sorted(new.header.tensors.keys() - old.header.tensors.keys()):
-        yield Difference(new.name, name, "is not in the source")
+        stray = _absence(name, before, "is not in the source", "belongs in {}, not here")
+        yield Difference(new.name, name, stray), None
     metadata = {"format": "pt"} | dict(old.header.metadata or {})
     if dict(new.header.metadata or {}) != metadata:
-        yield Difference(new.name, "", f"header metadata is not {metadata}")
+        yield Difference(new.name, "", f"header metadata is not {metadata}"), None
     pairs = []
     for name, tensor in old.header.tensors.items():
         if name not in new.header.tensors:
             continue
         pair = Pair(name, tensor, new.header.tensors[name])
         if problem := _described_otherwise(pair):
-            yield Difference(new.name, name, problem)
+            yield Difference(new.name, name, problem), None
         else:
             pairs.append(pair)
     with _opened(before, old) as source, _opened(after, new) as output:
@@ -117,7 +122,25 @@ def _compare_shards(
     for result in results:
         for name, mismatch in result.items():
             total = new.header.tensors[name].parameters
-            yield Difference(new.name, name, told(mismatch, total))
+            yield Difference(new.name, name, told(mismatch, total)), mismatch
+
+
+def _absence(name: str, elsewhere: Checkpoint, nowhere: str, there: str) -> str:
+    """Return that a tensor is nowhere in a checkpoint, or in which of its shards it lies."""
+    homes = [each.name for each in elsewhere.shards if name in each.header.tensors]
+    return there.format(homes[0]) if homes else nowhere
+
+
+def _named(seen: list[_Seen]) -> Iterator[Difference]:
+    """Yield what differs; of a tensor that holds the values of another, that it does."""
+    tensors = {mismatch.expected: each for each, mismatch in seen if mismatch is not None}
+    for each, mismatch in seen:
+        other = None if mismatch is None else tensors.get(mismatch.stored)
+        if other is None:
+            yield each
+        else:
+            home = "" if other.file == each.file else f" of {other.file}"
+            yield replace(each, problem=f"holds the values of tensor {other.tensor!r}{home}")
 
 
 def _described_otherwise(pair: Pair) -> str:

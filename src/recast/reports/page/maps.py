@@ -15,7 +15,7 @@ from recast.reports.scan import TensorScan
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 _MOST_ROWS = 5000
 _MOST_COLUMNS = 200
-_STEPS = 6  # of errors that are told apart by colour, each half of the one before
+_STEPS = 6  # of errors that are told apart by colour, each a quarter of the one before
 
 
 def maps(*maps: Map) -> tuple[Map, ...]:
@@ -33,23 +33,23 @@ def dtype_map(tensors: Iterable[tuple[str, Dtype]]) -> Map:
 
     listed = list(tensors)
     legend = [(each.value, each.torch_name) for each in dict.fromkeys(d for _, d in listed)]
-    drawn = _mapped("Dtype by layer and kind", listed, cell, legend)
+    drawn = _mapped("Dtypes by kind and layer", listed, cell, legend)
     if any(each is not None and each.colour == "mixed" for _, row in drawn.rows for each in row):
         return replace(drawn, legend=(*drawn.legend, ("mixed", "several")))
     return drawn
 
 
 def error_map(evidence: Iterable[Evidence]) -> Map:
-    """Return how large the largest error is, layer by layer, in steps of a factor of two."""
+    """Return how large the largest error is, layer by layer, in steps of a factor of four."""
     listed = list(evidence)
     top = floor(log2(max((each.largest_error for each in listed), default=0) or 1))
 
     def colour(each: Evidence) -> str:
         if each.overflowed:
             return "overflow"
-        if each.lossless:
+        if not each.largest_error:
             return "exact"
-        return f"error{min(_STEPS - 1, top - floor(log2(each.largest_error)))}"
+        return f"error{min(_STEPS - 1, (top - floor(log2(each.largest_error))) // 2)}"
 
     def cell(found: list[Evidence]) -> Cell:
         worst = max(found, key=lambda each: (each.overflowed, each.largest_error))
@@ -61,13 +61,13 @@ def error_map(evidence: Iterable[Evidence]) -> Map:
         return Cell(colour(worst), f"{hint} in {worst.name}")
 
     used = {colour(each) for each in listed}
-    meanings = [f"{2.0 ** (top - number):.2g} or more" for number in range(_STEPS - 1)]
+    meanings = [f"{2.0 ** (top - 2 * number - 1):.2g} or more" for number in range(_STEPS - 1)]
     meanings.append("less")
     legend = [(f"error{number}", meaning) for number, meaning in enumerate(meanings)]
     legend += [("exact", "lossless"), ("overflow", "became infinite")]
     pairs = [(each.name, each) for each in listed]
     shown = [each for each in legend if each[0] in used]
-    return _mapped("Largest error by layer and kind", pairs, cell, shown)
+    return _mapped("Largest error by kind and layer", pairs, cell, shown)
 
 
 def mantissa_map(tensors: Iterable[TensorScan]) -> Map:
@@ -81,7 +81,7 @@ def mantissa_map(tensors: Iterable[TensorScan]) -> Map:
 
     legend = [*((name, meaning) for name, _, meaning in steps), ("bits23", "more: fp32")]
     pairs = [(each.name, each) for each in tensors]
-    return _mapped("Mantissa bits in use by layer and kind", pairs, cell, legend)
+    return _mapped("Mantissa bits in use by kind and layer", pairs, cell, legend)
 
 
 def _mapped(
@@ -95,13 +95,14 @@ def _mapped(
     for name, value in tensors:
         kind, layer = _kind_and_layer(name)
         cells.setdefault(kind, {}).setdefault(layer, []).append(value)
-    layers = sorted(set(chain.from_iterable(cells.values())))[:_MOST_COLUMNS]
+    every = sorted(set(chain.from_iterable(cells.values())))
+    layers = every[:_MOST_COLUMNS]
     rows = tuple(
         (kind, tuple(cell(row[layer]) if layer in row else None for layer in layers))
         for kind, row in cells.items()
     )
     columns = tuple("" if layer < 0 else str(layer) for layer in layers)
-    return Map(title, columns, rows[:_MOST_ROWS], tuple(legend))
+    return Map(title, columns, rows[:_MOST_ROWS], tuple(legend), len(every) - len(layers))
 
 
 def _kind_and_layer(name: str) -> tuple[str, int]:

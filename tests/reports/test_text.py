@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import recast
+from recast.execution.reader import inspect_base
 from recast.reports import text
 from recast.reports.verification import Difference, ShardVerdict, Verification
 from tests import checkpoints
@@ -93,6 +94,20 @@ ckpt
   vLLM                       bfloat16  bfloat16
   SGLang                      float16  bfloat16"""
     )
+
+
+def test_an_inspection_beside_the_base_that_it_names(ckpt: Path) -> None:
+    """Where the config names a folder here as the base, what is wider than there is a finding."""
+    base = recast.convert(ckpt, "bf16", out=ckpt.with_name("base")).target
+    config = {"model_type": "llama", "torch_dtype": "float32", "_name_or_path": str(base)}
+    checkpoints.write_json(ckpt / "config.json", config)
+    checkpoint = recast.inspect(ckpt)
+    said = text.inspection(checkpoint, inspect_base(checkpoint))
+    assert f"wider than {base} does" in said
+    assert f"convert it to the dtypes of its base: recast {ckpt} --like {base} [oversized]" in said
+    (base / "config.json").write_text("no JSON", encoding="utf-8")
+    assert inspect_base(checkpoint) is None
+    assert "oversized" not in text.inspection(checkpoint, None)
 
 
 def test_an_inspection_of_one_with_which_much_is_wrong(ckpt: Path) -> None:

@@ -27,8 +27,8 @@ from recast.reports.verification import Verification
 Document = dict[str, Any]
 
 
-def inspection(checkpoint: Checkpoint) -> Document:
-    """Return what is stored, claimed and wrong."""
+def inspection(checkpoint: Checkpoint, base: Checkpoint | None = None) -> Document:
+    """Return what is stored, claimed and wrong, beside the model it was made from if known."""
     return {
         "kind": "inspection",
         "path": str(checkpoint.path),
@@ -46,7 +46,7 @@ def inspection(checkpoint: Checkpoint) -> Document:
             }
             for each in loadings(checkpoint)
         ],
-        "findings": [_finding(each) for each in findings(checkpoint)],
+        "findings": [_finding(each) for each in findings(checkpoint, base=base)],
         "other_files": [{"name": file.name, "bytes": file.size} for file in checkpoint.files],
         "left_out": _left_out(checkpoint.left_out),
         "base": checkpoint.base,

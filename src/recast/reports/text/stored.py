@@ -19,12 +19,12 @@ from recast.reports.text.lines import (
 _LEAST_SHARE = 0.0005  # what "0.1%" is rounded from
 
 
-def inspection(checkpoint: Checkpoint) -> str:
-    """Return what is stored, claimed and wrong."""
-    return joined(_inspection(checkpoint))
+def inspection(checkpoint: Checkpoint, base: Checkpoint | None = None) -> str:
+    """Return what is stored, claimed and wrong, beside the model it was made from if known."""
+    return joined(_inspection(checkpoint, base))
 
 
-def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
+def _inspection(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator[str]:
     yield str(checkpoint.path)
     yield from labelled("stored", map(_stored, checkpoint.weights))
     yield ""
@@ -36,7 +36,7 @@ def _inspection(checkpoint: Checkpoint) -> Iterator[str]:
         *left_out(checkpoint.left_out),
     ]
     loads = list(_loads(loadings(checkpoint)))
-    for block in (said, loads, list(findings_lines(findings(checkpoint)))):
+    for block in (said, loads, list(findings_lines(findings(checkpoint, base=base)))):
         if block:
             yield ""
             yield from block

@@ -17,12 +17,11 @@ def claims(checkpoint: Checkpoint) -> Iterator[Finding]:
         stored = main_dtype(checkpoint.shards_of(config))
         if stored is None:
             continue
-        target = narrower(config, stored)
-        if target is stored:
-            remedy, command = "make it true", cures.truth(checkpoint, stored)
-        else:
-            remedy, command = "convert what is stored", cures.conversion(checkpoint, target)
-        yield from _mismatches(config.name, config.claims, stored, (remedy, command))
+        # What is narrower than the weights may be what is wanted: then they are oversized.
+        wide = narrower(config, stored) is not stored
+        remedy = "if the weights shall stay as they are, make it true" if wide else "make it true"
+        cure = (remedy, cures.truth(checkpoint, stored))
+        yield from _mismatches(config.name, config.claims, stored, cure)
         if config.lacks_dtype:
             yield Finding(
                 "no-dtype-key",

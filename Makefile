@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test faults hub-faults fuzz fleet recipes keep-rules loaders bench lint clean
+.PHONY: demo test faults hub-faults fuzz fleet recipes keep-rules loaders frameworks bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -49,6 +49,20 @@ loaders: $(INSTALLED)
 		transformers==4.44.2 huggingface_hub==0.24.7 tokenizers==0.19.1
 	RECAST_TRANSFORMERS_4_57=$(VENV)/transformers-4.57 \
 	RECAST_TRANSFORMERS_4_44=$(VENV)/transformers-4.44 $(BIN)/python -m pytest tests/loaders
+
+# What TRL and DeepSpeed save, asked of them: a minute, and downloads of 100 MB. DeepSpeed is used
+# as it is unpacked: gathering a checkpoint needs no part of it that would have to be built.
+FRAMEWORKS := $(VENV)/frameworks
+frameworks: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(FRAMEWORKS) trl==1.16.0 \
+		datasets==5.2.0 dill==0.4.1 httpcore==1.0.9 httpx==0.28.1 multiprocess==0.70.19 \
+		pandas==3.1.1 pyarrow==26.0.1 python-dateutil==4.0.0 six==1.17.0 xxhash==4.1.0 \
+		einops==0.8.2 hjson==3.1.0 py-cpuinfo==9.0.0
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest $(FRAMEWORKS) \
+		deepspeed==0.19.8
+	tar -xzf $(FRAMEWORKS)/deepspeed-0.19.8.tar.gz -C $(FRAMEWORKS) --strip-components 1 \
+		deepspeed-0.19.8/deepspeed
+	PYTHONPATH=$(FRAMEWORKS) $(BIN)/python -m pytest tests/frameworks
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

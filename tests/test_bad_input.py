@@ -339,8 +339,8 @@ REFUSED: dict[str, Case] = {
         SECOND,
         ["holds 'lm_head.weight'", "does not place there", "put the index right"],
     ),
-    "an index missing": (shard_without_index, FIRST, ["no index names it", "restore the index"]),
-    "a leftover": (two_sets_of_weights, "model.safetensors", [f"lies beside {INDEX}", "delete or"]),
+    "an index missing": (shard_without_index, FIRST, ["there is no index", "restore the index"]),
+    "a leftover": (two_sets_of_weights, "model.safetensors", [f"lies beside {INDEX}", "move away"]),
     "quantization_config": (
         quantized(quantization_config={"quant_method": "gptq"}),
         "config.json",

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from recast.execution.scanner import scan
     from recast.execution.verifier import verify
     from recast.formats.checkpoint import Checkpoint
-    from recast.formats.findings import Finding, Severity, findings
+    from recast.formats.findings import findings
+    from recast.formats.findings.finding import Finding, Severity
     from recast.planning.planner import Plan
     from recast.planning.publication import Publication
     from recast.remote.push import plan_push, push
@@ -49,7 +50,7 @@ _HOMES = {
     "Dtype": "recast.dtypes",
     "DtypeError": "recast.errors",
     "Fate": "recast.reports.fleet",
-    "Finding": "recast.formats.findings",
+    "Finding": "recast.formats.findings.finding",
     "HubError": "recast.errors",
     "LossError": "recast.errors",
     "Outcome": "recast.reports.fleet",
@@ -58,7 +59,7 @@ _HOMES = {
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",
     "Scan": "recast.reports.scan",
-    "Severity": "recast.formats.findings",
+    "Severity": "recast.formats.findings.finding",
     "ShardError": "recast.errors",
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",

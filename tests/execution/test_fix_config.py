@@ -114,7 +114,7 @@ def test_a_misspelling_is_called_one(ckpt: Path) -> None:
     """A claim that means what is stored is no mismatch of dtypes, but of spelling."""
     checkpoints.write_json(ckpt / "config.json", {"torch_dtype": "torch.float32"})
     [finding] = recast.findings(recast.inspect(ckpt))
-    assert "is spelled float32" in finding.problem
+    assert "where loaders expect float32" in finding.problem
     assert "most of" not in finding.problem
 
 

@@ -57,6 +57,22 @@ def swap(tensors: Tensors) -> None:
     tensors["a.weight"], tensors["b.weight"] = tensors["b.weight"], tensors["a.weight"]
 
 
+def swap_across(_source: Path, result: Path) -> None:
+    """Exchange two tensors of one shape that lie in different shards."""
+    first, second = load_file(result / FIRST), load_file(result / SECOND)
+    first[EMBED], second[LM_HEAD] = second[LM_HEAD], first[EMBED]
+    checkpoints.save_shard(result / FIRST, first)
+    checkpoints.save_shard(result / SECOND, second)
+
+
+def misplace(source: Path, result: Path) -> None:
+    """Move a tensor into the other shard."""
+    duplicate(source, result)
+    tensors = load_file(result / FIRST)
+    del tensors[NORM]
+    checkpoints.save_shard(result / FIRST, tensors)
+
+
 def truncate(source: Path, result: Path) -> None:
     """Cut the mantissas off, as a careless cast does."""
     tensors = load_file(source / FIRST)
@@ -85,12 +101,24 @@ FAULTS: dict[str, tuple[Fault, tuple[str, str, str]]] = {
         alter(FIRST, lambda tensors: tensors[EMBED][16:].zero_()),
         (FIRST, EMBED, "128 of 256 values are not the cast"),
     ),
-    "swapped": (alter(SECOND, swap), (SECOND, "a.weight", "values are not the cast")),
+    "swapped": (
+        alter(SECOND, swap),
+        (SECOND, "a.weight", "holds the values of tensor 'b.weight'"),
+    ),
+    "swapped across shards": (
+        swap_across,
+        (FIRST, EMBED, f"holds the values of tensor {LM_HEAD!r} of {SECOND}"),
+    ),
     "dropped": (
         alter(SECOND, lambda tensors: tensors.pop(LM_HEAD)),
         (SECOND, LM_HEAD, "is missing"),
     ),
-    "duplicated": (duplicate, (SECOND, NORM, "is not in the source")),
+    "duplicated": (duplicate, (SECOND, NORM, f"belongs in {FIRST}, not here")),
+    "in the wrong shard": (misplace, (FIRST, NORM, f"lies in {SECOND}")),
+    "new": (
+        alter(SECOND, lambda tensors: tensors.update(new=torch.ones(2))),
+        (SECOND, "new", "is not in the source"),
+    ),
     "truncated": (truncate, (FIRST, EMBED, "cut off instead of rounded")),
     "stale config": (old("config.json"), ("config.json", "", "does not say what it should")),
     "stale index": (
@@ -118,6 +146,7 @@ def source(tmp_path: Path) -> Path:
     second = checkpoints.random_tensors(
         **{LM_HEAD: (32, 8), "a.weight": (8, 8), "b.weight": (8, 8)}
     )
+    second = {name: -each for name, each in second.items()}  # or both would hold the same noise
     folder = checkpoints.save_sharded(tmp_path / "source", {FIRST: first, SECOND: second})
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     return folder
@@ -138,9 +167,11 @@ def test_each_fault_is_found_and_named(fault: str, source: Path, tmp_path: Path)
         if (each.file, each.tensor) == (file, tensor) and words in each.problem
     ]
     # An index adds up what is stored: with a tensor more or less it is wrong, too.
-    assert {each.file for each in verdict.differences} <= {named.file, INDEX}
+    both = fault in {"swapped across shards", "in the wrong shard"}
+    touched = {FIRST, SECOND} if both else {named.file}
+    assert {each.file for each in verdict.differences} <= touched | {INDEX}
     broken = {shard.name for shard in verdict.shards if not shard.holds}
-    assert broken == {file} & {FIRST, SECOND}
+    assert broken == touched & {FIRST, SECOND}
     assert str(source) in verdict.remedy
 
 

@@ -1,5 +1,6 @@
 """What the stored values are, beside torch's arithmetic."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import recast
-from recast.cli import command
+from recast.cli import command as main_command
 from recast.execution import native
 from tests.checkpoints import Tensors, save_shard, state_dicts, two_shards
 from tests.execution.test_shard import small_pieces
@@ -58,9 +59,59 @@ def test_a_model_that_is_bf16_stored_wide(tmp_path: Path) -> None:
     bits = {each.name: each.mantissa_bits for each in found.tensors}
     assert bits == {"narrow": 7, "zero": 0, "half": 10}
     assert [each.name for each in found.wide] == ["narrow", "zero"]
-    assert [each.name for each in found.findings] == ["oversized"]
-    save_shard(tmp_path / "model.safetensors", tensors | {"noise": noise})
+    (finding,) = found.findings
+    assert (finding.name, finding.tensors) == ("oversized", ("narrow", "zero"))
+    save_shard(tmp_path / "model.safetensors", tensors | {"noise": noise[:99]})
+    (finding,) = recast.scan(tmp_path / "model.safetensors").findings
+    assert finding.problem == (
+        "is stored in float32, and bf16 holds every value exactly, but those of 'noise'"
+    )
+    save_shard(tmp_path / "model.safetensors", tensors | {"noise": torch.randn(2000)})
     assert list(recast.scan(tmp_path / "model.safetensors").findings) == []
+
+
+NARROW, HALF = torch.randn(99).bfloat16().float(), torch.randn(99).half().float()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "command", "dtypes"),
+    [
+        ({"a": NARROW, "b": NARROW * 2**-20}, "--to bf16 --lossless", {"BF16"}),
+        ({"a": NARROW, "b[0].w": torch.randn(9)}, "--keep=b", {"BF16", "F32"}),
+        ({"a": HALF, "b": NARROW.half().float()}, "--to fp16 --lossless", {"F16"}),
+        ({"a": HALF.double()}, "--to fp16 --lossless", {"F16"}),
+    ],
+)
+def test_what_is_stored_wider_than_its_values_need_is_narrowed_by_the_command(
+    tensors: Tensors, command: str, dtypes: set[str], tmp_path: Path
+) -> None:
+    """The command of the finding, typed as it stands, loses nothing, and then there is none."""
+    source = tmp_path / "x.safetensors"
+    save_shard(source, {name: each.clone() for name, each in tensors.items()})
+    (finding,) = recast.scan(source).findings
+    assert command in finding.command, finding
+    answer = CliRunner().invoke(main_command, shlex.split(finding.command)[1:])
+    assert answer.exit_code == 0, answer.output
+    (target,) = set(tmp_path.glob("*.safetensors")) - {source}
+    stored = load_file(target)
+    assert all(torch.equal(stored[name].to(each.dtype), each) for name, each in tensors.items())
+    assert {share.dtype.value for share in recast.inspect(target).dtypes} == dtypes
+    assert [each for each in recast.scan(target).findings if each.tensors != ("b[0].w",)] == []
+
+
+def test_a_conversion_finds_what_is_no_number(tmp_path: Path) -> None:
+    """NaN and infinity that were there, and infinity that a cast has made, are told apart."""
+    tensors = {"a": torch.tensor([torch.nan, 1.0]), "b": torch.tensor([7e4, 2.0])}
+    save_shard(tmp_path / "x.safetensors", tensors)
+    done = recast.convert(tmp_path / "x.safetensors", "fp16", allow=["overflow"])
+    old, new = done.findings
+    assert {old.name, new.name} == {"non-finite-values"}
+    assert (old.tensors, new.tensors) == (("a",), ("b",))
+    assert old.problem == "NaN or infinite values: 1, in 'a'"
+    assert new.problem == "finite values that became infinite in float16: 1, in 'b'"
+    assert list(recast.convert(tmp_path / "x.safetensors", "bf16").findings) == [old]
+    (found,) = recast.scan(done.target).findings
+    assert found.tensors == ("a", "b")
 
 
 def test_values_that_are_no_numbers_are_a_finding(tmp_path: Path) -> None:
@@ -90,7 +141,9 @@ def test_all_shards_are_scanned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [["--to", "bf16"], ["--against", "x"]])
 def test_a_scan_is_asked_for_alone(tmp_path: Path, flags: list[str]) -> None:
     """With flags of another mode, the command line is wrong."""
-    answer = CliRunner().invoke(command, [str(two_shards(tmp_path / "ckpt")), "--scan", *flags])
+    answer = CliRunner().invoke(
+        main_command, [str(two_shards(tmp_path / "ckpt")), "--scan", *flags]
+    )
     assert answer.exit_code == 2
 
 
@@ -98,7 +151,7 @@ def test_the_command_says_what_the_values_need(tmp_path: Path) -> None:
     """It names the dtype, the bits in use, the largest value, and what is all zero."""
     tensors = {"a": torch.ones(3), "b": torch.zeros(2), "c": torch.tensor([-2.5, torch.nan])}
     save_shard(tmp_path / "x.safetensors", tensors)
-    answer = CliRunner().invoke(command, [str(tmp_path / "x.safetensors"), "--scan"])
+    answer = CliRunner().invoke(main_command, [str(tmp_path / "x.safetensors"), "--scan"])
     assert answer.exit_code == 0
     assert "3 tensors, up to 2 mantissa bits in use; bf16 holds every value" in answer.output
     for line in ("largest   2.5 in c", "NaN       1 in c", "all zero  b", "--to bf16 --lossless"):

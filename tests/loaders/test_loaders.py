@@ -90,6 +90,18 @@ FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
         ([BF16], {"text_config": {"dtype": "float16"}}, "F16", "F16"),
         ([BF16], {"vision_config": {"torch_dtype": "float16"}}, "F16", "F16"),
         ([FP32], {"model_type": "gemma3_text"}, "BF16", "BF16"),
+        ([FP16], {"model_type": "gemma2", "dtype": "float16"}, "BF16", "F16"),
+        # To embed or to classify, vLLM prefers fp16; what is stored in bf16 stays so.
+        ([FP32], {"architectures": ["BertModel"]}, "F16", "F16"),
+        ([FP32], {"architectures": ["LlamaForSequenceClassification"]}, "F16", "F16"),
+        ([FP32], {"architectures": ["GPT2LMHeadModel"]}, "BF16", "F16"),
+        ([FP32], {"architectures": ["LlamaForCausalLM"]}, "BF16", "F16"),
+        ([BF16], {"architectures": ["BertModel"], "dtype": "bfloat16"}, "BF16", "BF16"),
+        # Of a model with parts, SGLang asks the language model's config, and no other.
+        ([BF16], {"dtype": "bfloat16", "text_config": {}}, "BF16", "F16"),
+        ([BF16], {"dtype": "bfloat16", "text_config": {"dtype": "bfloat16"}}, "BF16", "BF16"),
+        ([BF16], {"llm_config": {"torch_dtype": "bfloat16"}}, "BF16", "BF16"),
+        ([FP32], {"text_config": {"model_type": "gemma3_text"}}, "BF16", "BF16"),
     ],
 )
 def test_servers(
@@ -100,6 +112,14 @@ def test_servers(
     checkpoint = recast.inspect(model(tmp_path, named, **config))
     said = {each.loader: each.before for each in loadings(checkpoint)}
     assert (said["vLLM"], said["SGLang"]) == (vllm, sglang)
+
+
+def test_a_sentence_model_is_one_to_embed_with(tmp_path: Path) -> None:
+    """To vLLM, a model with sentence-transformers' modules.json is one to embed with: fp16."""
+    folder = model(tmp_path, {"a": FP32}, architectures=["LlamaForCausalLM"])
+    checkpoints.write_json(folder / "modules.json", [])
+    said = {each.loader: each.before for each in loadings(recast.inspect(folder))}
+    assert said["vLLM"] is Dtype.F16
 
 
 def test_nothing_is_said_of_what_they_do_not_load(ckpt: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_recast_says_so(base: Path, tuned: Path) -> None:
     assert "float32" in said
     assert "saves" in said
     oversized, *_ = recast.findings(recast.inspect(tuned), base=recast.inspect(base))
-    assert (oversized.name, oversized.command) == ("oversized", f"recast {tuned} --to bf16")
+    assert (oversized.name, oversized.command) == ("oversized", f"recast {tuned} --like {base}")
     loads = {(each.loader, each.option): each for each in loadings(recast.inspect(tuned))}
     five = loads["transformers 5", "default"]
     assert (five.before, five.after) == (Dtype.F32, Dtype.BF16)

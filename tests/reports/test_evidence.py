@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,3 +61,19 @@ def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:
     assert found.most_overflowed is not None
     assert found.most_overflowed.name == "overflows"
     assert found.most_overflowed.largest_overflow == 7e4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "bits"), [("bf16", torch.bfloat16, 8), ("fp16", torch.float16, 11)]
+)
+def test_the_bound_of_the_relative_error(
+    dtype: str, kind: torch.dtype, bits: int, tmp_path
+) -> None:
+    """Rounding a normal number has a relative error of at most 2^-b / (1 + 2^-b), b bits kept."""
+    significands = torch.arange(0x3F800000, 0x40000000, dtype=torch.int32).view(torch.float32)
+    cast = significands.to(kind).double()
+    largest = ((cast - significands).abs() / significands).max().item()
+    assert largest == 2.0**-bits / (1 + 2.0**-bits) < 2.0**-bits
+    checkpoints.save_shard(tmp_path / "x.safetensors", {"a": significands[::99].clone()})
+    (found,) = recast.convert(tmp_path / "x.safetensors", dtype).evidence
+    assert 0 < found.largest_error <= 2.0**-bits

@@ -88,7 +88,7 @@ def test_a_browser_shows_what_was_done(
     }
     total = done.total
     assert tiles["tensors cast"] == "4 of 5"
-    assert tiles["lossless"] == str(total.lossless) == "1"
+    assert tiles["of them lossless"] == str(total.lossless) == "1"
     assert tiles["values changed"] == f"{total.changed:,}"
     assert (tiles["became infinite"], tiles["NaN"]) == ("1", "1")
     dtypes, errors = browser.find_elements(By.CLASS_NAME, "map")
@@ -105,10 +105,10 @@ def test_a_browser_shows_what_was_done(
         return [cell.get_property("dataset").get("value", cell.text) for cell in found]
 
     changed = [each.changed for each in done.evidence]
-    button = table.find_element(By.XPATH, ".//button[text()='changed']")
+    button = table.find_element(By.XPATH, ".//button[text()='values changed']")
     for ordered in (sorted(changed), sorted(changed, reverse=True)):
         button.click()
-        assert [int(each) for each in column(6) if each] == ordered
+        assert [int(each) for each in column(5) if each] == ordered
     table.find_element(By.XPATH, ".//button[text()='tensor']").click()
     assert column(1) == sorted(column(1))
 
@@ -130,6 +130,61 @@ def test_a_page_can_be_read_in_light_and_dark(
     assert (ground > 0.5) == (scheme == "light")
     width = "return document.documentElement.scrollWidth <= window.innerWidth"
     assert browser.execute_script(width)
+
+
+def test_a_page_can_be_read_without_a_mouse_and_on_a_phone(
+    browser: webdriver.Chrome, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Heads have a scope, what scrolls takes the focus and has a name, the order is told."""
+    recast.report(converted(checkpoint, tmp_path / "out"), tmp_path / "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    for head in browser.find_elements(By.TAG_NAME, "th"):
+        assert head.get_attribute("scope") in {"row", "col"}
+    regions = browser.find_elements(By.CLASS_NAME, "scroll")
+    assert len(regions) == 3
+    for region in regions:
+        assert (region.aria_role, region.get_attribute("tabindex")) == ("region", "0")
+        assert region.accessible_name
+    (ordered,) = browser.find_elements(By.CSS_SELECTOR, "[aria-sort]")
+    assert (ordered.text.split(" \u2193")[0], ordered.get_attribute("aria-sort")) == (
+        "largest error",
+        "descending",
+    )
+    bars = browser.find_elements(By.CSS_SELECTOR, ".bar > [role=img]")
+    assert "bfloat16: 390 B in 4 tensors" in bars[1].accessible_name
+    phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    labels = browser.find_elements(By.CSS_SELECTOR, ".map th[scope=row]")
+    assert all(40 < label.size["width"] < 200 for label in labels)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_page_of_a_checkpoint_says_what_loads_and_what_to_type(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """Each program and what it is told has its row; a finding's command can be copied."""
+    source = two_shards(tmp_path / "ckpt")
+    (source / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    recast.report(recast.inspect(source), tmp_path / "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    loads = browser.find_elements(By.CLASS_NAME, "rows")[0]
+    rows = [row.text for row in loads.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    assert rows[0] == "transformers 5 default float32 bfloat16"
+    assert len(rows) == 8
+    (code,) = browser.find_elements(By.TAG_NAME, "code")
+    assert code.text == f"recast {source} --fix-config"
+    labels = [bar.text for bar in browser.find_elements(By.CSS_SELECTOR, ".bar > span:first-child")]
+    assert labels == ["stored", "as bf16"]
+
+
+def test_layers_that_are_not_drawn_are_counted(tmp_path: Path) -> None:
+    """A map has at most 200 layers, and says how many more there are."""
+    tensors = {f"model.layers.{number}.w.weight": torch.ones(1) for number in range(250)}
+    save_shard(tmp_path / "x.safetensors", tensors)
+    recast.report(recast.inspect(tmp_path / "x.safetensors"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "These are the first 200 layers; 50 more are not drawn." in page
 
 
 def luminance(colour: str) -> float:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import recast
+from recast.execution.reader import inspect_base
 from recast.reports import text
 from recast.reports.verification import Difference, ShardVerdict, Verification
 from tests import checkpoints
@@ -84,12 +85,29 @@ ckpt
             model.safetensors.index.json: total_size = 2084
   to bf16   1.43 kB, saves 1.03 kB (42%)
 
-  loaded by                                 as it is   as bf16
-  transformers 5, 4.57 "auto", 4.44 "auto"   float32  bfloat16
-  transformers 4.57, 4.44                    float32   float32
-  vLLM                                      bfloat16  bfloat16
-  SGLang                                     float16  bfloat16"""
+  loaded by                  as it is   as bf16
+  transformers 5              float32  bfloat16
+  transformers 4.57           float32   float32
+  transformers 4.57, "auto"   float32  bfloat16
+  transformers 4.44           float32   float32
+  transformers 4.44, "auto"   float32  bfloat16
+  vLLM                       bfloat16  bfloat16
+  SGLang                      float16  bfloat16"""
     )
+
+
+def test_an_inspection_beside_the_base_that_it_names(ckpt: Path) -> None:
+    """Where the config names a folder here as the base, what is wider than there is a finding."""
+    base = recast.convert(ckpt, "bf16", out=ckpt.with_name("base")).target
+    config = {"model_type": "llama", "torch_dtype": "float32", "_name_or_path": str(base)}
+    checkpoints.write_json(ckpt / "config.json", config)
+    checkpoint = recast.inspect(ckpt)
+    said = text.inspection(checkpoint, inspect_base(checkpoint))
+    assert f"wider than {base} does" in said
+    assert f"convert it to the dtypes of its base: recast {ckpt} --like {base} [oversized]" in said
+    (base / "config.json").write_text("no JSON", encoding="utf-8")
+    assert inspect_base(checkpoint) is None
+    assert "oversized" not in text.inspection(checkpoint, None)
 
 
 def test_an_inspection_of_one_with_which_much_is_wrong(ckpt: Path) -> None:
@@ -121,28 +139,35 @@ ckpt
   left out  checkpoint-10/ (a checkpoint of its own, 2.83 kB)
             optimizer.pt (trainer state, 12.35 kB)
 
-  loaded by                   as it is
-  transformers 5, 4.57, 4.44   float32
-  vLLM, SGLang                 float16
+  loaded by          as it is
+  transformers 5      float32
+  transformers 4.57   float32
+  transformers 4.44   float32
+  vLLM                float16
+  SGLang              float16
 
   error     model-00002-of-00002.safetensors: is named in model.safetensors.index.json but is \
 not there
             download or copy it again [missing-shard]
   warning   config.json: says text_config.dtype = float16, but most of what is stored is bfloat16
-            converting puts it right: recast ckpt --to bf16 [config-mismatch]
+            make it true: recast ckpt --fix-config [config-mismatch]
   note      config.json: says no dtype, so that loaders guess
-            converting adds torch_dtype: recast ckpt --to bf16 [no-dtype-key]
+            add torch_dtype: recast ckpt --fix-config [no-dtype-key]
   note      x.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'x'
-            see which of them a conversion would keep: recast ckpt --to bf16 -n [mixed-dtypes]
+            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
+[mixed-dtypes]
   note      y.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'y'
-            see which of them a conversion would keep: recast ckpt --to bf16 -n [mixed-dtypes]
+            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
+[mixed-dtypes]
   note      z.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'z'
-            see which of them a conversion would keep: recast ckpt --to bf16 -n [mixed-dtypes]
+            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
+[mixed-dtypes]
   note      x.safetensors (and 2 more): has no format in its header metadata, without which \
 transformers 4 fails
             converting adds it: recast ckpt --to bf16 [no-format-metadata]
   note      optimizer.pt: is trainer state: 12,345 bytes that no loader reads
-            conversions leave it out; delete it when training is done [trainer-state]"""
+            a conversion leaves it out; delete it when training is done: recast ckpt \
+--delete-trainer-state [trainer-state]"""
     )
 
 
@@ -277,17 +302,14 @@ def test_a_lossless_conversion(tmp_path: Path) -> None:
 
 
 def test_an_overflow(tmp_path: Path) -> None:
-    """An overflow that was allowed stands out, is counted, and leads to the worst tensor."""
+    """An overflow that was allowed stands out, is counted, and leads to the tensors."""
     tensors = {"a": torch.tensor([1e5, 1.0]), "b": torch.tensor([1e5, -1e5]), "c": torch.ones(1)}
     checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
     assert converted(tmp_path / "x.safetensors", "fp16", allow="overflow").splitlines()[1:] == [
         "  rounded   2 of 3 tensors, largest error 0 in a",
-        "  OVERFLOW  3 finite values became infinite, 2 of them in b",
+        "  warning   x.safetensors: finite values that became infinite in float16: 3, in 'a', 'b'",
+        "            convert again, and keep these tensors as they are [non-finite-values]",
     ]
-    checkpoints.save_shard(tmp_path / "y.safetensors", {"a": tensors["a"]})
-    assert converted(tmp_path / "y.safetensors", "fp16", allow="overflow").splitlines()[2] == (
-        "  OVERFLOW  1 finite value became infinite in a"
-    )
 
 
 def test_a_verification() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recast.errors import CheckpointError, HubError, RefusedError, ShardError
+from recast.errors import CheckpointError, HubError, RecastError, RefusedError, ShardError
 from recast.execution.assembler import assemble
 from recast.execution.storage import naming
 from recast.execution.validator import header_of, opened, read_head
@@ -66,6 +66,19 @@ def inspect(path: str | os.PathLike[str]) -> Checkpoint:
         )
     shard = replace(read_shard(path, str(path)), name=path.name)
     return Checkpoint(path, (Weights(path.name, (shard,)),), is_file=True)
+
+
+def inspect_base(checkpoint: Checkpoint) -> Checkpoint | None:
+    """Return the model that *checkpoint* says it was made from, if that is a folder here.
+
+    One that cannot be read is none: it is no part of the checkpoint.
+    """
+    if checkpoint.base is None or is_uri(checkpoint.base):
+        return None
+    try:
+        return inspect(checkpoint.base)
+    except RecastError:
+        return None
 
 
 def _place(path: str | os.PathLike[str]) -> Path | HubPath:

@@ -5,56 +5,23 @@ of the converter's does not hide itself.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from recast.dtypes import Dtype
 from recast.errors import CheckpointError
-from recast.execution.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.comparer import Comparer, Mismatch, Pair, told
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
 from recast.execution.storage import Source, naming
 from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
-from recast.formats.header import TensorInfo
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
-_PIECE = 1 << 18  # elements compared at a time, and bytes of other files
+_PIECE = 1 << 18  # bytes of other files compared at a time
 
 AnyPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A tensor of the source and the one it should have become."""
-
-    name: str
-    before: TensorInfo
-    after: TensorInfo
-
-
-@dataclass(frozen=True, slots=True)
-class _Mismatch:
-    """Values of one tensor that are not the cast of the source's.
-
-    Attributes:
-        count: how many.
-        first: which element is the first of them.
-        bits: how many bits of the first differ.
-        zeroed: how many of them are zero, where the source's are not.
-        live: how many values of the source become something else than zero.
-        toward_zero: how many of them are what cutting the mantissa off would give.
-    """
-
-    count: int
-    first: int
-    bits: int
-    zeroed: int
-    live: int
-    toward_zero: int
+_Seen = tuple[Difference, Mismatch | None]  # what differs, and how the values do
 
 
 def verify(
@@ -92,12 +59,14 @@ def verify(
         )
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
+    seen: list[_Seen] = []
     for old, new in _paired(before, after, differences):
         threads = chosen_workers(workers)
         found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
-        bad = len({each.tensor for each in found if each.tensor})
+        bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
-        differences += found
+        seen += found
+    differences += _named(seen)
     differences += _compare_texts(before, after)
     files = [file for file in before.files if file.name in {each.name for each in after.files}]
     differences += _compare_files(before, after)
@@ -128,34 +97,53 @@ def _compare_shards(
     *,
     workers: int,
     progress: Progress | None,
-) -> Iterator[Difference]:
+) -> Iterator[_Seen]:
     """Yield what differs between a shard and the one it should have become."""
     for name in sorted(old.header.tensors.keys() - new.header.tensors.keys()):
-        yield Difference(new.name, name, "is missing")
+        yield Difference(new.name, name, _absence(name, after, "is missing", "lies in {}")), None
     for name in sorted(new.header.tensors.keys() - old.header.tensors.keys()):
-        yield Difference(new.name, name, "is not in the source")
+        stray = _absence(name, before, "is not in the source", "belongs in {}, not here")
+        yield Difference(new.name, name, stray), None
     metadata = {"format": "pt"} | dict(old.header.metadata or {})
     if dict(new.header.metadata or {}) != metadata:
-        yield Difference(new.name, "", f"header metadata is not {metadata}")
+        yield Difference(new.name, "", f"header metadata is not {metadata}"), None
     pairs = []
     for name, tensor in old.header.tensors.items():
         if name not in new.header.tensors:
             continue
-        pair = _Pair(name, tensor, new.header.tensors[name])
+        pair = Pair(name, tensor, new.header.tensors[name])
         if problem := _described_otherwise(pair):
-            yield Difference(new.name, name, problem)
+            yield Difference(new.name, name, problem), None
         else:
             pairs.append(pair)
     with _opened(before, old) as source, _opened(after, new) as output:
-        worker = _Comparer(old, source, new, output, progress)
+        worker = Comparer(old, source, new, output, progress)
         results = share(pairs, worker, workers)
     for result in results:
         for name, mismatch in result.items():
             total = new.header.tensors[name].parameters
-            yield Difference(new.name, name, _told(mismatch, total))
+            yield Difference(new.name, name, told(mismatch, total)), mismatch
 
 
-def _described_otherwise(pair: _Pair) -> str:
+def _absence(name: str, elsewhere: Checkpoint, nowhere: str, there: str) -> str:
+    """Return that a tensor is nowhere in a checkpoint, or in which of its shards it lies."""
+    homes = [each.name for each in elsewhere.shards if name in each.header.tensors]
+    return there.format(homes[0]) if homes else nowhere
+
+
+def _named(seen: list[_Seen]) -> Iterator[Difference]:
+    """Yield what differs; of a tensor that holds the values of another, that it does."""
+    tensors = {mismatch.expected: each for each, mismatch in seen if mismatch is not None}
+    for each, mismatch in seen:
+        other = None if mismatch is None else tensors.get(mismatch.stored)
+        if other is None:
+            yield each
+        else:
+            home = "" if other.file == each.file else f" of {other.file}"
+            yield replace(each, problem=f"holds the values of tensor {other.tensor!r}{home}")
+
+
+def _described_otherwise(pair: Pair) -> str:
     """Return in what the tensor's description is not that of a cast; "" if it is one."""
     if pair.before.shape != pair.after.shape:
         return f"has shape {list(pair.after.shape)} instead of {list(pair.before.shape)}"
@@ -163,110 +151,6 @@ def _described_otherwise(pair: _Pair) -> str:
     if pair.before.dtype is not pair.after.dtype and not castable:
         return f"is {pair.after.dtype} instead of {pair.before.dtype}"
     return ""
-
-
-def _told(mismatch: _Mismatch, total: int) -> str:
-    """Return what happened to a tensor of *total* values, as far as they show it."""
-    if mismatch.zeroed == mismatch.count == mismatch.live:
-        return f"all of its {total:,} values are zero, and the source's are not"
-    said = (
-        f"{mismatch.count:,} of {total:,} values are not the cast of the source's, "
-        f"the first at element {mismatch.first:,}"
-    )
-    if mismatch.count == 1 and mismatch.bits == 1:
-        return f"{said}: one flipped bit"
-    if mismatch.toward_zero == mismatch.count > 1:
-        return f"{said}: they were cut off instead of rounded"
-    return said
-
-
-class _Comparer:
-    """Compares tensors of one shard, in one thread or several."""
-
-    def __init__(
-        self, old: Shard, source: Source, new: Shard, output: Source, progress: Progress | None
-    ) -> None:
-        self.old, self.source = old, source
-        self.new, self.output = new, output
-        self.progress = progress
-
-    def __call__(self, pairs: Iterable[_Pair]) -> Mapping[str, _Mismatch]:
-        """Return the tensors among *pairs* that are not the cast of the source's."""
-        found: dict[str, _Mismatch] = {}
-        for pair in pairs:
-            seen = list(self._compare(pair))
-            if wrong := [each for each in seen if each.count]:
-                found[pair.name] = _Mismatch(
-                    count=sum(each.count for each in wrong),
-                    first=wrong[0].first,
-                    bits=wrong[0].bits,
-                    zeroed=sum(each.zeroed for each in wrong),
-                    live=sum(each.live for each in seen),
-                    toward_zero=sum(each.toward_zero for each in wrong),
-                )
-            if self.progress is not None:
-                self.progress(pair.before.nbytes)
-        return found
-
-    def _compare(self, pair: _Pair) -> Iterator[_Mismatch]:
-        """Compare one tensor piece by piece."""
-        size = pair.before.parameters
-        for begin in range(0, size, _PIECE):
-            count = min(_PIECE, size - begin)
-            expected = _read(self.source, self.old, pair.before, begin, count)
-            original = expected
-            if pair.before.dtype is not pair.after.dtype:
-                values = expected.view(NUMPY_DTYPES[pair.before.dtype])
-                cast = np.empty(count, NUMPY_DTYPES[pair.after.dtype])
-                kernel(pair.before.dtype, pair.after.dtype)(values, cast)
-                expected = cast.view(np.uint8)
-            stored = _read(self.output, self.new, pair.after, begin, count)
-            if not np.array_equal(expected, stored):
-                yield _mismatch(original, expected, stored, pair, begin)
-            elif expected.any():  # or the tensor is not all zero, however zero the rest is
-                yield _Mismatch(0, 0, 0, 0, 1, 0)
-
-
-def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: int) -> Array:
-    """Return the bytes of *count* elements of a tensor from the *begin*-th on."""
-    content = np.empty(count * tensor.dtype.bits // 8, np.uint8)
-    position = shard.header.size + tensor.data_offsets[0] + begin * tensor.dtype.bits // 8
-    source.read(content.data, position)
-    return content
-
-
-def _mismatch(
-    original: Array, expected: Array, stored: Array, pair: _Pair, begin: int
-) -> _Mismatch:
-    """Return how a piece that begins at element *begin* differs from what it should be."""
-    wrong = _differing(expected, stored, pair)
-    if not len(wrong):
-        return _Mismatch(0, 0, 0, 0, 1, 0)
-    width = max(1, pair.after.dtype.bits // 8)
-    should, found = expected.reshape(-1, width), stored.reshape(-1, width)
-    cut = 0
-    if (pair.before.dtype, pair.after.dtype) == (Dtype.F32, Dtype.BF16):
-        cut = int((original.reshape(-1, 4)[wrong, 2:] == found[wrong]).all(axis=1).sum())
-    return _Mismatch(
-        count=len(wrong),
-        first=begin + int(wrong[0]),
-        bits=int(np.unpackbits(should[wrong[0]] ^ found[wrong[0]]).sum()),
-        zeroed=int((~found[wrong].any(axis=1)).sum()),
-        live=int(should.any(axis=1).sum()),
-        toward_zero=cut,
-    )
-
-
-def _differing(expected: Array, stored: Array, pair: _Pair) -> Array:
-    """Return which elements differ; a NaN that was cast may have any payload."""
-    dtype = pair.after.dtype
-    width = max(1, dtype.bits // 8)  # of elements smaller than a byte, bytes are compared
-    unlike = (expected.reshape(-1, width) != stored.reshape(-1, width)).any(axis=1)
-    if dtype is not pair.before.dtype:
-        values = NUMPY_DTYPES[dtype]
-        with np.errstate(invalid="ignore"):  # a signalling NaN would make ml_dtypes warn
-            unlike &= ~(np.isnan(expected.view(values)) & np.isnan(stored.view(values)))
-    return np.flatnonzero(unlike)
 
 
 def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:

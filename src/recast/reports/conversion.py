@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recast.formats.findings import Finding
+from recast.formats.findings.values import non_finite
 from recast.formats.hub_path import HubPath
 from recast.planning.planner import Plan
 from recast.reports.evidence import Evidence, EvidenceTotal, total
@@ -45,6 +47,17 @@ class Conversion:
         """The evidence of every tensor that was cast."""
         for shard in self.shards:
             yield from shard.evidence
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """What the pass over the values showed to be wrong: NaN and infinity, old and new."""
+        seen = [(shard.name, each) for shard in self.shards for each in shard.evidence]
+        yield from non_finite((shard, x.name, x.nan + x.infinite) for shard, x in seen)
+        yield from non_finite(
+            ((shard, each.name, each.overflowed) for shard, each in seen),
+            f"finite values that became infinite in {self.plan.policy.target.torch_name}",
+            "convert again, and keep these tensors as they are",
+        )
 
     @property
     def total(self) -> EvidenceTotal:

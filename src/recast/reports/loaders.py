@@ -1,29 +1,20 @@
-"""In which dtype programs would load a checkpoint, as it is and once it is converted.
+"""In which dtype programs would load a checkpoint, as it is and once it is converted."""
 
-Each rule says what one program does, in the order in which it looks. Those of transformers are
-checked against the library itself; those of vLLM (`_find_dtype`, `_resolve_auto_dtype`) and
-SGLang (`_get_and_verify_dtype`) are read in their sources, and hold for GPUs that know bf16.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from recast.dtypes import TARGETS, Dtype, named
+from recast.dtypes import Dtype
 from recast.errors import RecastError
 from recast.formats import json_text
 from recast.formats.checkpoint import Checkpoint, Weights
 from recast.planning.planner import Plan, make_plan
 from recast.planning.policy import Policy
+from recast.reports.loading_rules import LOADERS, LoadingError, Rule, Stored
 
 # What transformers looks for, in this order.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-# The spellings that are attributes of torch; programs crash on any other.
-_TORCH_NAMES = ("bfloat16", "float16", "half", "float32", "float", "float64", "double")
-
-
-class _LoadingError(Exception):
-    """The program would end with an error."""
+_POOLING_MODULES = "modules.json"  # of sentence-transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +34,6 @@ class Loading:
     after: Dtype | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """All that a program can look at.
-
-    Attributes:
-        config: the content of config.json.
-        index_dtype: what the index metadata says; None without an index.
-        first: the dtype of the first floating tensor by name, of the first shard by name.
-        foremost: the dtype of the one whose data lie foremost there.
-        widest: the widest of the floating dtypes in all shards.
-    """
-
-    config: Mapping[str, Any] = field(repr=False)
-    index_dtype: str | None
-    first: Dtype
-    foremost: Dtype
-    widest: Dtype
-
-
 def loadings(checkpoint: Checkpoint, target: Dtype = Dtype.BF16) -> tuple[Loading, ...]:
     """Return what each program makes of *checkpoint*, before and after it is cast to *target*.
 
@@ -72,18 +44,19 @@ def loadings(checkpoint: Checkpoint, target: Dtype = Dtype.BF16) -> tuple[Loadin
     weights = next((by_name[name] for name in _WEIGHTS if name in by_name), None)
     if config is None or config.model_type is None or config.quantization or weights is None:
         return ()
-    before = _as_it_is(weights, config.document)
+    pools = any(file.name == _POOLING_MODULES for file in checkpoint.files)
+    before = replace(_as_it_is(weights, config.document), pools=pools)
     try:
-        after = _converted(make_plan(checkpoint, Policy(target)), weights)
+        after = replace(_converted(make_plan(checkpoint, Policy(target)), weights), pools=pools)
     except RecastError:
         after = None
     return tuple(
         Loading(name, option, _loaded(rule, before), _loaded(rule, after) if after else None)
-        for name, option, rule in _LOADERS
+        for name, option, rule in LOADERS
     )
 
 
-def _as_it_is(weights: Weights, config: Mapping[str, Any]) -> _Stored:
+def _as_it_is(weights: Weights, config: Mapping[str, Any]) -> Stored:
     """Return what a program sees now."""
     shards = {
         shard.name: {name: each.dtype for name, each in shard.header.tensors.items()}
@@ -92,7 +65,7 @@ def _as_it_is(weights: Weights, config: Mapping[str, Any]) -> _Stored:
     return _stored(config, weights.index.dtype if weights.index else None, shards)
 
 
-def _converted(plan: Plan, weights: Weights) -> _Stored:
+def _converted(plan: Plan, weights: Weights) -> Stored:
     """Return what a program will see of *weights* when *plan* is executed."""
     texts = {each.name: each.text for each in plan.documents}
     config = plan.checkpoint.configs["config.json"]
@@ -111,7 +84,7 @@ def _converted(plan: Plan, weights: Weights) -> _Stored:
 
 def _stored(
     config: Mapping[str, Any], index_dtype: str | None, shards: Mapping[str, Mapping[str, Dtype]]
-) -> _Stored:
+) -> Stored:
     """Return what a program can look at."""
     leading = next((shards[name] for name in sorted(shards)), {})
     foremost = {name: dtype for name, dtype in leading.items() if dtype.is_floating}
@@ -122,107 +95,12 @@ def _stored(
     if {Dtype.BF16, Dtype.F16} <= floating and widest.bits == Dtype.BF16.bits:
         widest = Dtype.F32
     first = by_name[0][1] if by_name else Dtype.F32
-    return _Stored(config, index_dtype, first, next(iter(foremost.values()), first), widest)
+    return Stored(config, index_dtype, first, next(iter(foremost.values()), first), widest)
 
 
-_Rule = Callable[[_Stored], Dtype]
-
-
-def _loaded(rule: _Rule, stored: _Stored) -> Dtype | None:
+def _loaded(rule: Rule, stored: Stored) -> Dtype | None:
     """Return the dtype that *rule* finds; None if the program would fail."""
     try:
         return rule(stored)
-    except _LoadingError:
+    except LoadingError:
         return None
-
-
-def _claim(config: object, *keys: str) -> Dtype | None:
-    """Return what the first of *keys* that is not null says; None if none is there."""
-    value = next((found for found in _values(config, keys) if found is not None), None)
-    if isinstance(value, dict):  # one dtype a part; "" is the model as a whole
-        value = value.get("", Dtype.F32.torch_name)
-    if value is not None and value not in _TORCH_NAMES:
-        raise _LoadingError
-    return named(value)
-
-
-def _values(config: object, keys: tuple[str, ...]) -> Iterator[object]:
-    """Yield what *config* has under each of *keys*."""
-    if isinstance(config, Mapping):
-        for key in keys:
-            yield config.get(key)
-
-
-def _guessed(stored: _Stored) -> Dtype:
-    """Return what transformers 5 takes if the config says nothing."""
-    if stored.index_dtype is not None:
-        if stored.index_dtype not in _TORCH_NAMES:
-            raise _LoadingError
-        return named(stored.index_dtype) or Dtype.F32
-    return stored.first
-
-
-def _both_keys(stored: _Stored) -> Dtype:
-    """Return what transformers 5 takes."""
-    return _claim(stored.config, "dtype", "torch_dtype") or _guessed(stored)
-
-
-def _both_keys_4(stored: _Stored) -> Dtype:
-    """Return what transformers 4.57 takes when told "auto"; it fails on what an index says."""
-    claimed = _claim(stored.config, "dtype", "torch_dtype")
-    if claimed is None and stored.index_dtype is not None:
-        raise _LoadingError
-    return claimed or stored.first
-
-
-def _old_key_4(stored: _Stored) -> Dtype:
-    """Return what transformers 4.44 takes when told "auto"; tensors that are wider stay so."""
-    claimed = _claim(stored.config, "torch_dtype")
-    if claimed is None and stored.index_dtype is not None:
-        raise _LoadingError
-    return claimed or stored.foremost
-
-
-def _always_fp32(stored: _Stored) -> Dtype:
-    """Return what transformers 4.57 takes when told nothing."""
-    _claim(stored.config, "dtype", "torch_dtype")  # which it parses nonetheless
-    return Dtype.F32
-
-
-def _always_fp32_old(stored: _Stored) -> Dtype:
-    """Return what transformers 4.44 takes when told nothing."""
-    _claim(stored.config, "torch_dtype")
-    return Dtype.F32
-
-
-def _vllm(stored: _Stored) -> Dtype:
-    """Return what vLLM takes: never fp32, unless told."""
-    parts = ("text_config", "vision_config", "encoder_config")
-    found = (
-        _claim(config, "dtype", "torch_dtype")
-        for config in (stored.config, *(stored.config.get(part) for part in parts))
-    )
-    claimed = next((each for each in found if each is not None), stored.widest)
-    return claimed if claimed in {Dtype.BF16, Dtype.F16} else Dtype.BF16
-
-
-def _sglang(stored: _Stored) -> Dtype:
-    """Return what SGLang takes: fp16 for whatever says fp32, or nothing."""
-    keys = ("dtype", "torch_dtype")
-    claimed = _claim(stored.config, *keys) or _claim(stored.config.get("text_config"), *keys)
-    if claimed not in {None, Dtype.F32}:
-        return claimed if claimed in TARGETS else Dtype.F16
-    gemma = str(stored.config.get("model_type")).startswith("gemma")  # too large for fp16
-    return Dtype.BF16 if gemma else Dtype.F16
-
-
-_LOADERS: tuple[tuple[str, str, _Rule], ...] = (
-    ("transformers 5", "default", _both_keys),
-    ("transformers 5", "auto", _both_keys),
-    ("transformers 4.57", "default", _always_fp32),
-    ("transformers 4.57", "auto", _both_keys_4),
-    ("transformers 4.44", "default", _always_fp32_old),
-    ("transformers 4.44", "auto", _old_key_4),
-    ("vLLM", "default", _vllm),
-    ("SGLang", "default", _sglang),
-)

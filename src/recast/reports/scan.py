@@ -1,15 +1,19 @@
 """Scan: what the stored values are, whatever their dtype allows."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 
 from recast.dtypes import Dtype
 from recast.formats.findings import Finding, Severity
+from recast.formats.findings.finding import listed
+from recast.formats.findings.values import non_finite
 
 _BF16_MANTISSA_BITS = 7
-_NAMED_AT_MOST = 3
+_FP16_MANTISSA_BITS, _FP16_LARGEST = 10, 65504
+_NAMED_AT_MOST = 3  # tensors that a command shall keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,16 @@ class TensorScan:
         return self.dtype is not Dtype.F64 and self.mantissa_bits <= _BF16_MANTISSA_BITS
 
     @property
+    def is_wide(self) -> bool:
+        """Whether it takes more than 16 bits a value."""
+        return self.dtype.bits > 16
+
+    @property
+    def is_like_fp16(self) -> bool:
+        """Whether every value has fp16's precision and is in its range, but for tiny ones."""
+        return self.mantissa_bits <= _FP16_MANTISSA_BITS and self.magnitude <= _FP16_LARGEST
+
+    @property
     def is_zero(self) -> bool:
         """Whether there are values, and each of them is zero."""
         return self.parameters > 0 and not (self.magnitude or self.nan or self.infinite)
@@ -70,30 +84,41 @@ class Scan:
     @property
     def wide(self) -> tuple[TensorScan, ...]:
         """The tensors that take more bytes than bf16 would and need none of them."""
-        return tuple(each for each in self.tensors if each.dtype.bits > 16 and each.fits_bf16)
+        return tuple(each for each in self.tensors if each.is_wide and each.fits_bf16)
 
     @property
     def findings(self) -> Iterator[Finding]:
         """What the values show to be wrong or surprising."""
-        wide = [each for each in self.tensors if each.dtype.bits > 16]
-        if wide and len(self.wide) == len(wide):
-            yield Finding(
-                "oversized",
-                Severity.WARNING,
-                str(self.path),
-                f"is stored in {wide[0].dtype.torch_name}, and bf16 holds every value exactly",
-                "convert it",
-                tuple(each.name for each in wide),
-                shlex.join(["recast", str(self.path), "--to", "bf16", "--lossless"]),
-            )
-        if broken := [each for each in self.tensors if each.nan or each.infinite]:
-            names = ", ".join(repr(each.name) for each in broken[:_NAMED_AT_MOST])
-            more = len(broken) - _NAMED_AT_MOST
-            yield Finding(
-                "non-finite-values",
-                Severity.WARNING,
-                broken[0].shard,
-                f"NaN or infinite values in {names}" + (f" and {more} more" if more > 0 else ""),
-                "go back to an earlier checkpoint: the training diverged, or the save failed",
-                tuple(each.name for each in broken),
-            )
+        yield from self._oversized()
+        yield from non_finite((x.shard, x.name, x.nan + x.infinite) for x in self.tensors)
+
+    def _oversized(self) -> Iterator[Finding]:
+        """Find that what is stored wide takes more bytes than its values need: all, or most of it.
+
+        Values of fp16's precision and range were fp16 once, though some could be too small for it.
+        """
+        stored_wide = [each for each in self.tensors if each.is_wide]
+        others = [each for each in stored_wide if not each.fits_bf16]
+        if _nbytes(self.wide) > _nbytes(others) and len(others) <= _NAMED_AT_MOST:
+            but = f", but those of {listed([each.name for each in others])}" if others else ""
+            problem, concerned = f"bf16 holds every value exactly{but}", self.wide
+            options = ["bf16", *(f"--keep={escape(each.name)}" for each in others)]
+        elif stored_wide and all(each.is_like_fp16 for each in stored_wide):
+            problem, concerned = "all values look like fp16", tuple(stored_wide)
+            options = ["fp16"]
+        else:
+            return
+        yield Finding(
+            "oversized",
+            Severity.WARNING,
+            str(self.path),
+            f"is stored in {concerned[0].dtype.torch_name}, and {problem}",
+            "convert it",
+            tuple(each.name for each in concerned),
+            shlex.join(["recast", str(self.path), "--to", *options, "--lossless"]),
+        )
+
+
+def _nbytes(tensors: Iterable[TensorScan]) -> int:
+    """Return the bytes of *tensors*."""
+    return sum(each.parameters * each.dtype.bits // 8 for each in tensors)

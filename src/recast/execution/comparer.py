@@ -1,0 +1,164 @@
+"""Two tensors → whether one is the cast of the other, and where it is not."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from recast.dtypes import Dtype
+from recast.execution.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.shard import Progress
+from recast.execution.storage import Source
+from recast.formats.checkpoint import Shard
+from recast.formats.header import TensorInfo
+
+_PIECE = 1 << 18  # elements compared at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tensor of the source and the one it should have become."""
+
+    name: str
+    before: TensorInfo
+    after: TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Values of one tensor that are not the cast of the source's.
+
+    Attributes:
+        count: how many.
+        first: which element is the first of them.
+        bits: how many bits of the first differ.
+        zeroed: how many of them are zero, where the source's are not.
+        live: how many values of the source become something else than zero.
+        toward_zero: how many of them are what cutting the mantissa off would give.
+        expected: a digest of the tensor as it should be; empty for a part of one.
+        stored: a digest of it as it is.
+    """
+
+    count: int
+    first: int
+    bits: int
+    zeroed: int
+    live: int
+    toward_zero: int
+    expected: bytes = b""
+    stored: bytes = b""
+
+
+def told(mismatch: Mismatch, total: int) -> str:
+    """Return what happened to a tensor of *total* values, as far as they show it."""
+    if mismatch.zeroed == mismatch.count == mismatch.live:
+        return f"all of its {total:,} values are zero, and the source's are not"
+    said = (
+        f"{mismatch.count:,} of {total:,} values are not the cast of the source's, "
+        f"the first at element {mismatch.first:,}"
+    )
+    if mismatch.count == 1 and mismatch.bits == 1:
+        return f"{said}: one flipped bit"
+    if mismatch.toward_zero == mismatch.count > 1:
+        return f"{said}: they were cut off instead of rounded"
+    return said
+
+
+class Comparer:
+    """Compares tensors of one shard, in one thread or several."""
+
+    def __init__(
+        self, old: Shard, source: Source, new: Shard, output: Source, progress: Progress | None
+    ) -> None:
+        self.old, self.source = old, source
+        self.new, self.output = new, output
+        self.progress = progress
+
+    def __call__(self, pairs: Iterable[Pair]) -> Mapping[str, Mismatch]:
+        """Return the tensors among *pairs* that are not the cast of the source's."""
+        found: dict[str, Mismatch] = {}
+        for pair in pairs:
+            seen = list(self._compare(pair))
+            if wrong := [each for each in seen if each.count]:
+                found[pair.name] = Mismatch(
+                    count=sum(each.count for each in wrong),
+                    first=wrong[0].first,
+                    bits=wrong[0].bits,
+                    zeroed=sum(each.zeroed for each in wrong),
+                    live=sum(each.live for each in seen),
+                    toward_zero=sum(each.toward_zero for each in wrong),
+                    **self._digests(pair),
+                )
+            if self.progress is not None:
+                self.progress(pair.before.nbytes)
+        return found
+
+    def _compare(self, pair: Pair) -> Iterator[Mismatch]:
+        """Compare one tensor piece by piece."""
+        for begin, original, expected, stored in self._pieces(pair):
+            if not np.array_equal(expected, stored):
+                yield _mismatch(original, expected, stored, pair, begin)
+            elif expected.any():  # or the tensor is not all zero, however zero the rest is
+                yield Mismatch(0, 0, 0, 0, 1, 0)
+
+    def _digests(self, pair: Pair) -> dict[str, bytes]:
+        """Return by what a tensor can be known that lies under another's name."""
+        should, found = blake2b(), blake2b()
+        for _, _, expected, stored in self._pieces(pair):
+            should.update(expected.data)
+            found.update(stored.data)
+        return {"expected": should.digest(), "stored": found.digest()}
+
+    def _pieces(self, pair: Pair) -> Iterator[tuple[int, Array, Array, Array]]:
+        """Yield where each piece begins, its bytes in the source, as they should be and are."""
+        size = pair.before.parameters
+        for begin in range(0, size, _PIECE):
+            count = min(_PIECE, size - begin)
+            original = expected = _read(self.source, self.old, pair.before, begin, count)
+            if pair.before.dtype is not pair.after.dtype:
+                values = expected.view(NUMPY_DTYPES[pair.before.dtype])
+                cast = np.empty(count, NUMPY_DTYPES[pair.after.dtype])
+                kernel(pair.before.dtype, pair.after.dtype)(values, cast)
+                expected = cast.view(np.uint8)
+            yield begin, original, expected, _read(self.output, self.new, pair.after, begin, count)
+
+
+def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: int) -> Array:
+    """Return the bytes of *count* elements of a tensor from the *begin*-th on."""
+    content = np.empty(count * tensor.dtype.bits // 8, np.uint8)
+    position = shard.header.size + tensor.data_offsets[0] + begin * tensor.dtype.bits // 8
+    source.read(content.data, position)
+    return content
+
+
+def _mismatch(original: Array, expected: Array, stored: Array, pair: Pair, begin: int) -> Mismatch:
+    """Return how a piece that begins at element *begin* differs from what it should be."""
+    wrong = _differing(expected, stored, pair)
+    if not len(wrong):
+        return Mismatch(0, 0, 0, 0, 1, 0)
+    width = max(1, pair.after.dtype.bits // 8)
+    should, found = expected.reshape(-1, width), stored.reshape(-1, width)
+    cut = 0
+    if (pair.before.dtype, pair.after.dtype) == (Dtype.F32, Dtype.BF16):
+        cut = int((original.reshape(-1, 4)[wrong, 2:] == found[wrong]).all(axis=1).sum())
+    return Mismatch(
+        count=len(wrong),
+        first=begin + int(wrong[0]),
+        bits=int(np.unpackbits(should[wrong[0]] ^ found[wrong[0]]).sum()),
+        zeroed=int((~found[wrong].any(axis=1)).sum()),
+        live=int(should.any(axis=1).sum()),
+        toward_zero=cut,
+    )
+
+
+def _differing(expected: Array, stored: Array, pair: Pair) -> Array:
+    """Return which elements differ; a NaN that was cast may have any payload."""
+    dtype = pair.after.dtype
+    width = max(1, dtype.bits // 8)  # of elements smaller than a byte, bytes are compared
+    unlike = (expected.reshape(-1, width) != stored.reshape(-1, width)).any(axis=1)
+    if dtype is not pair.before.dtype:
+        values = NUMPY_DTYPES[dtype]
+        with np.errstate(invalid="ignore"):  # a signalling NaN would make ml_dtypes warn
+            unlike &= ~(np.isnan(expected.view(values)) & np.isnan(stored.view(values)))
+    return np.flatnonzero(unlike)

@@ -1,0 +1,1 @@
+"""What frameworks save, asked of the frameworks themselves."""

@@ -1,0 +1,100 @@
+"""What docs/why-fp32.md says of accelerate's FSDP, of TRL and of DeepSpeed, asked of them."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import recast
+from recast.dtypes import Dtype
+from tests import checkpoints
+from tests.frameworks import fsdp
+
+HERE = Path(fsdp.__file__).parent
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    """Skip a test of a library that make test does not install, since it brings many others."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: make frameworks")
+
+
+def run(*command: str, **environment: str) -> None:
+    """Run a command without a network; what it says is shown if it fails."""
+    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        command,
+        env=os.environ | offline | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("precision", "stored"), [("bf16", Dtype.F32), ("no", Dtype.BF16)])
+def test_fsdp_upcasts_what_it_trains_in_mixed_precision(
+    precision: str, stored: Dtype, tmp_path: Path
+) -> None:
+    """A weight loaded in bf16 is saved in fp32, by two processes that share it; in bf16 without."""
+    path = tmp_path / "model.safetensors"
+    run(sys.executable, str(HERE / "fsdp.py"), str(path), precision)
+    (share,) = recast.inspect(path).dtypes
+    assert share.dtype is stored
+    if stored is Dtype.F32:  # and these are true fp32 values, no bf16 stored wide
+        assert not recast.scan(path).wide
+
+
+@needs("trl", "datasets")
+@pytest.mark.parametrize(("dtype", "stored"), [([], Dtype.F32), (["auto"], Dtype.BF16)])
+def test_trl_loads_in_fp32_unless_told(dtype: list[str], stored: Dtype, tmp_path: Path) -> None:
+    """SFTTrainer, given the path of a bf16 model, trains and saves fp32; "auto" leaves it bf16."""
+    run(sys.executable, str(HERE / "sft.py"), str(tmp_path), *dtype)
+    assert [each.dtype for each in recast.inspect(tmp_path / "base").dtypes] == [Dtype.BF16]
+    assert [each.dtype for each in recast.inspect(tmp_path / "tuned").dtypes] == [stored]
+
+
+def save_zero3(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Save what two ranks of ZeRO-3 hold: of each fp32 master weight one half, end to end."""
+    home = folder / "global_step1"
+    home.mkdir(parents=True)
+    (folder / "latest").write_text(home.name, encoding="utf-8")
+    shapes = OrderedDict((name, each.shape) for name, each in tensors.items())
+    model = {"module": {}, "buffer_names": [], "param_shapes": [shapes], "shared_params": {}}
+    halves = [each.flatten().chunk(2) for each in tensors.values()]
+    for rank in range(2):
+        name = f"zero_pp_rank_{rank}_mp_rank_00"
+        part = torch.cat([half[rank] for half in halves])
+        state = {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": [part]}
+        torch.save(model | {"ds_version": "0"}, home / f"{name}_model_states.pt")
+        optimizer = {"optimizer_state_dict": state}
+        torch.save(optimizer, home / f"bf16_{name}_optim_states.pt")
+
+
+@needs("deepspeed", "hjson", "cpuinfo", "einops")
+def test_deepspeed_gathers_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in the finding, typed as it stands, gathers the fp32 master weights."""
+    master = checkpoints.random_tensors(**{"a.weight": (8, 4), "b.weight": (6,)})
+    folder = tmp_path / "checkpoint-1"
+    save_zero3(folder, master)
+    hollow = {name: torch.empty(0, dtype=torch.bfloat16) for name in master}
+    checkpoints.save_shard(folder / "model.safetensors", hollow)
+    home = Path(importlib.util.find_spec("deepspeed").origin).parent
+    shutil.copy(home / "utils" / "zero_to_fp32.py", folder)  # as DeepSpeed does
+    (finding,) = (
+        each for each in recast.findings(recast.inspect(folder)) if each.name == "empty-tensors"
+    )
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    run(*shlex.split(finding.command), DS_ACCELERATOR="cpu")
+    gathered = load_file(f"{folder}-whole/model.safetensors")
+    assert gathered.keys() == master.keys()
+    assert all(torch.equal(gathered[name], each) for name, each in master.items())
+    assert recast.scan(f"{folder}-whole/model.safetensors").tensors[0].mantissa_bits == 23

@@ -1,6 +1,7 @@
 """How many threads there are, and what becomes of their work."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -132,17 +133,26 @@ def test_an_error_of_the_items() -> None:
         share(items(), list, 3)
 
 
-def test_an_interrupt_ends_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_threads() -> None:
     """An interrupt of the caller ends every thread after the item at hand, and is passed on."""
     before = threading.active_count()
+    everybody = threading.Barrier(3)
 
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def work(items: Iterable[int]) -> None:
+        first = everybody.wait(60) == 0
+        if first:
+            signal.raise_signal(signal.SIGINT)  # Python's handler runs in the main thread
+        for _ in items:
+            pass
 
-    monkeypatch.setattr(workers, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        share(iter(int, 1), lambda items: [None for _ in items], 3)
+        share(iter(int, 1), work, 3)
     assert threading.active_count() == before
+
+
+def test_one_worker_needs_no_other_thread() -> None:
+    """The caller takes part, so that a small shard costs the start of no thread."""
+    assert share(range(3), lambda _: threading.get_ident(), 1) == [threading.get_ident()]
 
 
 def test_a_closed_queue_offers_nothing() -> None:

@@ -12,6 +12,7 @@ import click
 
 import recast
 from recast.cli.options import Arguments
+from recast.execution.reader import inspect_base
 from recast.planning.planner import plan_documents
 from recast.reports import documents, text
 
@@ -95,11 +96,12 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
 def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
     checkpoint = _checkpoint(path)
+    base = inspect_base(checkpoint)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))
     return Answer(
         checkpoint,
-        partial(text.inspection, checkpoint),
-        partial(documents.inspection, checkpoint),
+        partial(text.inspection, checkpoint, base),
+        partial(documents.inspection, checkpoint, base),
         not broken,
     )
 

@@ -82,15 +82,17 @@ class Fleet:
         tasks = [_Task(path, _seen(path)) for path in paths]
         self.watcher.begin(sum(task.weights for task in tasks))
         outermost = _nested(tasks)
+        del tasks  # each goes when it is done: a fleet may have a hundred thousand
         outcomes: dict[Path, Outcome] = {}
         cramped: list[_Task] = []
         pool = ThreadPoolExecutor(self.crews.at_once, "recast-fleet")
         try:
             self._start(pool, outermost)
-            for _ in tasks:
+            del outermost
+            for _ in paths:
                 task, outcome = self._next()
                 outcomes[task.path] = outcome
-                if outcome.error is not None and lacks_room(outcome.error) and len(tasks) > 1:
+                if outcome.error is not None and lacks_room(outcome.error) and len(paths) > 1:
                     cramped.append(task)
                 else:
                     self.watcher.finish(outcome)

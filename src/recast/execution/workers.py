@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
@@ -71,16 +71,21 @@ class Queue(Generic[Item]):
 def share(
     items: Iterable[Item], work: Callable[[Iterable[Item]], Result], workers: int
 ) -> list[Result]:
-    """Run *work* in *workers* threads, which take *items* from one queue.
+    """Run *work* in *workers* threads, this one among them, which take *items* from one queue.
 
-    Returns what each returned. Raises what the first failing thread raised, once all have
-    ended. An interrupt ends them after the item at hand.
+    Returns what each returned. Raises what a failing thread raised, once all have ended; they end
+    after the item at hand. So they do when this thread is interrupted.
     """
     queue = Queue(items)
-    with ThreadPoolExecutor(workers, "recast") as pool:
-        jobs = [pool.submit(work, queue) for _ in range(workers)]
+
+    def take_part() -> Result:
         try:
-            wait(jobs, return_when=FIRST_EXCEPTION)
-        finally:
+            return work(queue)
+        except BaseException:
             queue.close()
-    return [job.result() for job in jobs]
+            raise
+
+    with ThreadPoolExecutor(max(1, workers - 1), "recast") as pool:  # starts a thread when asked
+        others = [pool.submit(take_part) for _ in range(workers - 1)]
+        mine = take_part()
+    return [mine, *(other.result() for other in others)]

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 import recast
 from recast import cli
 from recast.execution import discovery
-from recast.execution.fleet import survey_all
 from recast.execution.lock import Lock
+from recast.execution.survey import survey_all
 from recast.reports import fleet_text
 from tests.checkpoints import save_shard, write_json
 from tests.fleet import runs

@@ -72,7 +72,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/recast/execution/native.c src/recast/execution/look.h
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/recast/execution/values/native.c src/recast/execution/values/look.h
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
 	touch $@

@@ -10,7 +10,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/recast/execution/native.c")
+SOURCE = Path("src/recast/execution/values/native.c")
 LIBRARY = SOURCE.with_name("libnative.so")
 OPTIONS = ("-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 

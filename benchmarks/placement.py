@@ -2,7 +2,7 @@
 
 python -m benchmarks.placement: the fewest seconds for a gigabyte in the page cache, 2 MiB at once,
 by the distance of the address copied to from the one copied from, in the lower twelve bits of both.
-`src/recast/execution/window.py` says what follows from it.
+`src/recast/execution/values/window.py` says what follows from it.
 """
 
 import mmap

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ PACKAGE = Path(recast.__file__).parent
 RANKS = (
     ("recast.cli", "recast.__main__"),
     ("recast",),
+    ("recast.execution.fleets",),
     ("recast.execution", "recast.remote", "recast.hub"),
+    ("recast.execution.values",),
     ("recast.reports",),
     ("recast.planning",),
     ("recast.formats",),
@@ -43,17 +46,17 @@ EFFECTS = {
 # "." has no name to build another upon, and two names may lead to one checkpoint.
 ALLOWED_EFFECTS = {
     "recast.planning.keep_rules": {"read_text"},
-    "recast.planning.planner": {"resolve"},
+    "recast.planning.plan": {"resolve"},
 }
 
 COMMAND = {f"recast.cli.{path.stem}" for path in (PACKAGE / "cli").glob("[!_]*.py")}
 # Modules that one place alone may know, and whether it must wait until they are needed.
 ONLY_IN = {
     "click": (COMMAND, "at the top"),
-    "distributed": ({"recast.execution.cluster"}, "in a function"),
+    "distributed": ({"recast.execution.fleets.cluster"}, "in a function"),
     "huggingface_hub": ({"recast.hub"}, "anywhere"),
     "jinja2": ({"recast.reports.page"}, "in a function"),
-    "torch": ({"recast.execution.cast"}, "in a function"),
+    "torch": ({"recast.execution.values.cast"}, "in a function"),
     "tqdm": (COMMAND, "in a function"),
 }
 LIBRARIES = {"ml_dtypes", "numpy", "safetensors"}
@@ -101,10 +104,10 @@ def nodes(tree: ast.AST, *, function: bool) -> Iterator[ast.AST]:
 
 def rank(module: str) -> int:
     """Return the place of a module of recast from left to right."""
-    for place, names in enumerate(RANKS):
-        for name in names:
-            if module == name or (name != "recast" and module.startswith(f"{name}.")):
-                return place
+    places = {name: place for place, names in enumerate(RANKS) for name in names}
+    for name in (module, *reversed([module[: dot.start()] for dot in re.finditer(r"\.", module)])):
+        if name in places and (name != "recast" or module == name):
+            return places[name]
     raise AssertionError(f"{module} has no place in the house")
 
 

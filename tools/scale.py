@@ -15,7 +15,7 @@ from benchmarks.report import replace_between
 from recast.planning import estimate as model
 from recast.planning.estimate import Prices, Rates, Work, estimate
 from recast.planning.rates import parse
-from recast.reports.fleet_text import duration, takes
+from recast.reports.text.fleets import duration, takes
 
 ROOT = Path(__file__).parent.parent
 README, PAGE = ROOT / "benchmarks" / "README.md", ROOT / "docs" / "scale.md"

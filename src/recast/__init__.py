@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from recast.execution.converter import convert, fix_config, plan
-    from recast.execution.discovery import discover
-    from recast.execution.fleet import convert_all
-    from recast.execution.meter import Watcher
+    from recast.execution.fleets.discovery import discover
+    from recast.execution.fleets.fleet import convert_all
+    from recast.execution.fleets.meter import Watcher
     from recast.execution.reader import inspect
     from recast.execution.reporter import report
     from recast.execution.scanner import scan
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recast.formats.checkpoint import Checkpoint
     from recast.formats.findings import findings
     from recast.formats.findings.finding import Finding, Severity
-    from recast.planning.planner import Plan
+    from recast.planning.plan import Plan
     from recast.planning.publication import Publication
     from recast.remote.push import plan_push, push
     from recast.reports.conversion import Conversion
@@ -64,11 +64,11 @@ _HOMES = {
     "StorageError": "recast.errors",
     "TargetError": "recast.errors",
     "Verification": "recast.reports.verification",
-    "Watcher": "recast.execution.meter",
+    "Watcher": "recast.execution.fleets.meter",
     "WorkerError": "recast.errors",
     "convert": "recast.execution.converter",
-    "convert_all": "recast.execution.fleet",
-    "discover": "recast.execution.discovery",
+    "convert_all": "recast.execution.fleets.fleet",
+    "discover": "recast.execution.fleets.discovery",
     "findings": "recast.formats.findings",
     "fix_config": "recast.execution.converter",
     "inspect": "recast.execution.reader",

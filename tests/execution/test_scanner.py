@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import recast
 from recast.cli import command as main_command
-from recast.execution import native
+from recast.execution.values import native
 from tests.checkpoints import Tensors, save_shard, state_dicts, two_shards
 from tests.execution.test_shard import small_pieces
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save
 
 import recast
 from recast import Dtype, ShardError, StorageError
-from recast.execution import native, pieces
-from recast.execution.facts import FACTS
 from recast.execution.shard import Effort, convert_shard, scan_shard
+from recast.execution.values import native, pieces
+from recast.execution.values.facts import FACTS
 from recast.reports.conversion import ShardConversion
 from tests.checkpoints import Tensors, cast_all, save_shard, state_dicts, write_laid_out
-from tests.execution.test_examine import by_torch
+from tests.execution.values.test_examine import by_torch
 
 TARGETS = st.sampled_from([Dtype.BF16, Dtype.F16, Dtype.F32])
 

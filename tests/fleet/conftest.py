@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from recast.execution.cluster import address_in, connected
+from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
 
 

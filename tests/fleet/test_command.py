@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 import recast
 from recast import cli
-from recast.execution import discovery
+from recast.execution.fleets import discovery
+from recast.execution.fleets.survey import survey_all
 from recast.execution.lock import Lock
-from recast.execution.survey import survey_all
-from recast.reports import fleet_text
+from recast.reports.text import fleets as fleet_text
 from tests.checkpoints import save_shard, write_json
 from tests.fleet import runs
 from tests.test_cli import on_a_terminal

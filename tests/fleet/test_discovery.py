@@ -8,7 +8,7 @@ import pytest
 
 import recast
 from recast import StorageError
-from recast.execution import discovery
+from recast.execution.fleets import discovery
 from tests.checkpoints import random_tensors, save_shard, save_sharded, two_shards, write_json
 from tests.fleet import runs
 

@@ -9,9 +9,9 @@ import pytest
 
 import recast
 from benchmarks import checkpoints
+from recast.execution.fleets.survey import survey_all
 from recast.execution.page_cache import is_cached
-from recast.execution.pieces import PIECE_BYTES
-from recast.execution.survey import survey_all
+from recast.execution.values.pieces import PIECE_BYTES
 from recast.planning import estimate
 from recast.planning.estimate import requests
 from recast.reports.fleet import work

@@ -14,8 +14,8 @@ import pytest
 
 import recast
 from recast import Fate, WorkerError
-from recast.execution import attendance
-from recast.execution.attendance import Attendance, news
+from recast.execution.fleets import attendance
+from recast.execution.fleets.attendance import Attendance, news
 from tests import test_cli
 from tests.fleet import cluster, runs
 

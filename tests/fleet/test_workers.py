@@ -22,7 +22,7 @@ from distributed import Client
 import recast
 from recast import Fate, Outcome, WorkerError
 from recast.execution import shard_job
-from recast.execution.cluster import address_in, connected
+from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
 
 _OTHER_VERSION = """

@@ -17,7 +17,8 @@ from safetensors.torch import save, save_file
 import recast
 from recast.dtypes import TARGETS, Dtype
 from recast.formats.findings import Finding, Severity
-from recast.planning.planner import Action, make_plan, refuse_blocked
+from recast.planning.plan import Action
+from recast.planning.planner import make_plan, refuse_blocked
 from recast.planning.policy import Kind, Policy
 from tests import checkpoints
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import recast
 from recast import cli, errors
 from recast.dtypes import Dtype
-from recast.execution.cluster import connected
+from recast.execution.fleets.cluster import connected
 from recast.formats.hub_path import HubFile
 from recast.planning.publication import Destination, make_publication
 from recast.reports import documents

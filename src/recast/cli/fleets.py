@@ -18,21 +18,23 @@ import click
 from recast import dtypes
 from recast.dtypes import Dtype
 from recast.errors import RecastError, RefusedError, StorageError
-from recast.execution.cluster import address_in, connected
-from recast.execution.crews import IN_FLIGHT
-from recast.execution.discovery import discover
-from recast.execution.fleet import convert_all
-from recast.execution.meter import Watcher
+from recast.execution.fleets.cluster import address_in, connected
+from recast.execution.fleets.crews import IN_FLIGHT
+from recast.execution.fleets.discovery import discover
+from recast.execution.fleets.fleet import convert_all
+from recast.execution.fleets.meter import Watcher
+from recast.execution.fleets.survey import AUTO, survey_all
+from recast.execution.fleets.trainer_state import delete_trainer_state
 from recast.execution.storage import naming
-from recast.execution.survey import AUTO, survey_all
-from recast.execution.trainer_state import delete_trainer_state
 from recast.execution.workers import default_workers
 from recast.planning import rates
 from recast.planning.estimate import Estimate, Rates, estimate
 from recast.planning.policy import OVERFLOW
-from recast.reports import fleet_documents, fleet_text, text
+from recast.reports import text
 from recast.reports.documents import Document
+from recast.reports.documents import fleets as fleet_documents
 from recast.reports.fleet import Fate, Outcome, Survey, TrainerState, work
+from recast.reports.text import fleets as fleet_text
 
 _AHEAD = 2  # jobs given to a cluster for each it can do at once, so that no worker waits
 

@@ -12,7 +12,6 @@ import click
 
 import recast
 from recast.cli.options import Arguments
-from recast.execution.reader import inspect_base
 from recast.planning.planner import plan_documents
 from recast.reports import documents, text
 
@@ -95,6 +94,8 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
 
 def _inspect(path: str, _arguments: Arguments) -> Answer:
     """Say what is stored, claimed and wrong."""
+    from recast.execution.reader import inspect_base  # noqa: PLC0415 - it loads safetensors
+
     checkpoint = _checkpoint(path)
     base = inspect_base(checkpoint)
     broken = any(each.severity is recast.Severity.ERROR for each in recast.findings(checkpoint))

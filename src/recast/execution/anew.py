@@ -18,7 +18,7 @@ from recast.execution.shard_job import ShardJob
 from recast.execution.storage import Source, naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
-from recast.planning.planner import Plan, ShardPlan
+from recast.planning.plan import Plan, ShardPlan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import refuse_loss
 

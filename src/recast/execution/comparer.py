@@ -7,9 +7,9 @@ from hashlib import blake2b
 import numpy as np
 
 from recast.dtypes import Dtype
-from recast.execution.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.shard import Progress
 from recast.execution.storage import Source
+from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
 from recast.formats.checkpoint import Shard
 from recast.formats.header import TensorInfo
 

@@ -18,7 +18,8 @@ from recast.execution.workplace import tidy
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import HubPath
 from recast.planning.likeness import main_dtype_of
-from recast.planning.planner import Plan, make_plan, plan_documents
+from recast.planning.plan import Plan
+from recast.planning.planner import make_plan, plan_documents
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
 

@@ -15,7 +15,7 @@ from recast.execution.shard_job import ShardJob
 from recast.execution.storage import naming
 from recast.execution.target import check_space, free_space
 from recast.execution.workplace import Workplace, workplace
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.planning.policy import OVERFLOW
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import refuse_loss

@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from recast.execution import examine, native
-from recast.execution.cast import NUMPY_DTYPES, Array
-from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import Piece, batches, window
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress, contents
 from recast.execution.storage import Source
+from recast.execution.values import examine, native
+from recast.execution.values.cast import NUMPY_DTYPES, Array
+from recast.execution.values.facts import add, mantissa_bits, nothing_seen
+from recast.execution.values.pieces import Piece, batches, window
 from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
-from recast.planning.planner import TensorPlan
+from recast.planning.plan import TensorPlan
 from recast.planning.policy import Kind, Reason
 from recast.reports.scan import Scan, TensorScan
 

@@ -8,16 +8,16 @@ import numpy as np
 
 from recast.dtypes import Dtype
 from recast.errors import ShardError
-from recast.execution import examine, native
-from recast.execution.cast import NUMPY_DTYPES, Array, kernel
-from recast.execution.facts import add, mantissa_bits, nothing_seen
-from recast.execution.pieces import Piece, batches, window
 from recast.execution.publish import replacing
 from recast.execution.reader import validated
 from recast.execution.storage import Output, Source
-from recast.execution.window import Use, Window
+from recast.execution.values import examine, native
+from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.values.facts import add, mantissa_bits, nothing_seen
+from recast.execution.values.pieces import Piece, batches, window
+from recast.execution.values.window import Use, Window
 from recast.execution.workers import share
-from recast.planning.planner import ShardPlan
+from recast.planning.plan import ShardPlan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 from recast.errors import WorkerError
 from recast.execution.shard import Effort, convert_shard, scan_shard
 from recast.execution.workplace import LOCK
-from recast.planning.planner import ShardPlan
+from recast.planning.plan import ShardPlan
 from recast.reports.conversion import ShardConversion
 
 _EVERY = 0.5  # seconds between two notes of how far a job has come

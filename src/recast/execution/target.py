@@ -12,7 +12,7 @@ from recast.execution.storage import naming
 from recast.formats.checkpoint import File
 from recast.formats.hub_path import HubPath
 from recast.formats.names import Role, role
-from recast.planning.planner import Plan, ShardPlan
+from recast.planning.plan import Plan, ShardPlan
 
 _NO_ROOM = "are free there"
 _OF_OTHERS = (Role.NESTED_CHECKPOINT, Role.UNFINISHED)

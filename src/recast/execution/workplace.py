@@ -14,7 +14,7 @@ from recast.errors import StorageError
 from recast.execution.lock import Lock
 from recast.execution.publish import write_file
 from recast.execution.storage import naming, sync_folder
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 

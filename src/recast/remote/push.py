@@ -13,7 +13,7 @@ from recast.execution.workers import chosen_workers
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import HubFile, HubPath
 from recast.hub import Hub, RejectedError, Sent
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.planning.publication import Destination, Publication, check_wish
 from recast.remote import stream
 from recast.remote.destination import SameAs, expect, holds, holds_text, look_up, publication

@@ -24,7 +24,7 @@ from recast.execution.storage import naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
 from recast.hub import Hub, RejectedError, Sent
-from recast.planning.planner import Plan, ShardPlan
+from recast.planning.plan import Plan, ShardPlan
 from recast.remote.destination import holds
 from recast.remote.lane import Lane, Room
 from recast.remote.repository import Repository

@@ -7,7 +7,7 @@ from pathlib import Path
 from recast.formats.findings import Finding
 from recast.formats.findings.values import non_finite
 from recast.formats.hub_path import HubPath
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.reports.evidence import Evidence, EvidenceTotal, total
 
 

@@ -12,7 +12,7 @@ from recast.formats.checkpoint import Checkpoint
 from recast.formats.findings import Severity, findings
 from recast.formats.names import Role
 from recast.planning.estimate import Work
-from recast.planning.planner import Action, Plan
+from recast.planning.plan import Action, Plan
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import EvidenceTotal
 

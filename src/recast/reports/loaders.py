@@ -8,7 +8,8 @@ from recast.dtypes import Dtype
 from recast.errors import RecastError
 from recast.formats import json_text
 from recast.formats.checkpoint import Checkpoint, Weights
-from recast.planning.planner import Plan, make_plan
+from recast.planning.plan import Plan
+from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
 from recast.reports.loading_rules import LOADERS, LoadingError, Rule, Stored
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from recast.formats.hub_path import HubPath
 from recast.planning.likeness import Likeness
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.planning.policy import Kind
 from recast.planning.publication import Publication
 from recast.reports.documents.parts import Document, left_out

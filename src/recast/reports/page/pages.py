@@ -6,7 +6,8 @@ from recast.dtypes import Dtype
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare
 from recast.formats.findings import Finding, findings
-from recast.planning.planner import TensorPlan, make_plan
+from recast.planning.plan import TensorPlan
+from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
 from recast.reports.evidence import Evidence, EvidenceTotal

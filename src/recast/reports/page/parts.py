@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from recast.formats.checkpoint import DtypeShare
 from recast.formats.findings import Finding
-from recast.planning.planner import TensorPlan
+from recast.planning.plan import TensorPlan
 from recast.reports.text import nbytes
 
 _MOST_ROWS = 2000  # of a table: a page of a hundred thousand is one that no browser likes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recast.planning.likeness import Likeness
-from recast.planning.planner import Action, Plan
+from recast.planning.plan import Action, Plan
 from recast.planning.policy import Kind
 from recast.planning.publication import Publication
 from recast.reports.text.lines import (

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from recast.execution.cast import Array
+from recast.execution.values.cast import Array
 
 _PAGE = 4096
 _ALIGNMENT = 8  # bytes of the widest value

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recast.dtypes import Dtype
-from recast.execution.window import Window
-from recast.planning.planner import TensorPlan
+from recast.execution.values.window import Window
+from recast.planning.plan import TensorPlan
 
 PIECE_BYTES = 2 << 20  # of the source: threads wait for each other less than with smaller ones
 BATCH_BYTES = 16 << 20  # of the source, taken by one thread at a time: reads stay sequential

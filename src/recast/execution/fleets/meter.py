@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event, Lock
 
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.reports.fleet import Outcome
 
 

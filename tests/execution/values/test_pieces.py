@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 import recast
 from recast import Dtype
-from recast.execution import pieces
-from recast.planning.planner import ShardPlan
+from recast.execution.values import pieces
+from recast.planning.plan import ShardPlan
 from tests.checkpoints import Tensors, cast_all, save_shard, state_dicts, write_laid_out
 
 Offsets = dict[str, tuple[int, int]]

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from recast.execution.cast import Array
-from recast.execution.facts import Numbers, nothing_seen
+from recast.execution.values.cast import Array
+from recast.execution.values.facts import Numbers, nothing_seen
 
 # Infinity less infinity, and what a signalling NaN signals, is looked for and no surprise.
 _QUIET = np.errstate(invalid="ignore", over="ignore")

@@ -6,10 +6,10 @@ from typing import Any
 
 from recast.errors import RecastError
 from recast.execution.converter import plan
-from recast.execution.discovery import AnyPath
+from recast.execution.fleets.discovery import AnyPath
 from recast.execution.reader import inspect
 from recast.formats.checkpoint import Checkpoint
-from recast.planning.planner import Plan
+from recast.planning.plan import Plan
 from recast.reports.fleet import Survey, survey
 
 AUTO = "auto"  # for *like*: each checkpoint's own base

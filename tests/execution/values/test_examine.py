@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast import Dtype
-from recast.execution import native
-from recast.execution.cast import NUMPY_DTYPES, Array, kernel
-from recast.execution.examine import compare, examine, overflow
-from recast.execution.facts import FACTS, add, mantissa_bits, nothing_seen
+from recast.execution.values import native
+from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.values.examine import compare, examine, overflow
+from recast.execution.values.facts import FACTS, add, mantissa_bits, nothing_seen
 from tests.checkpoints import TORCH_DTYPES
-from tests.execution.test_cast import CASTS
+from tests.execution.values.test_cast import CASTS
 
 Way = Callable[[Array, Dtype, Array], tuple[Array, Array]]
 

@@ -13,8 +13,8 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from recast.errors import AGAIN, WorkerError
-from recast.execution import attendance
-from recast.execution.attendance import Attendance, news
+from recast.execution.fleets import attendance
+from recast.execution.fleets.attendance import Attendance, news
 from recast.execution.storage import naming
 
 _PATIENCE = 10.0  # seconds for a scheduler to answer, or to come back

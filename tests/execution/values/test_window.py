@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recast.execution.window import Use, Window
+from recast.execution.values.window import Use, Window
 
 POSITIONS = st.integers(0, 1 << 40)
 

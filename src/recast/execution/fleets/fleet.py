@@ -7,12 +7,12 @@ from pathlib import Path
 
 from recast import dtypes
 from recast.errors import TargetError
-from recast.execution.crews import crews_for
-from recast.execution.discovery import AnyPath
-from recast.execution.engine import Fleet, Places
-from recast.execution.meter import Watcher
+from recast.execution.fleets.crews import crews_for
+from recast.execution.fleets.discovery import AnyPath
+from recast.execution.fleets.engine import Fleet, Places
+from recast.execution.fleets.meter import Watcher
+from recast.execution.fleets.survey import AUTO
 from recast.execution.reader import inspect
-from recast.execution.survey import AUTO
 from recast.formats.checkpoint import Checkpoint
 from recast.reports.fleet import Outcome
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recast.dtypes import Dtype
-from recast.execution.cast import Array
+from recast.execution.values.cast import Array
 
 Numbers = NDArray[np.intp]
 

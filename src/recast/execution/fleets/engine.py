@@ -11,13 +11,13 @@ from typing import Any
 
 from recast.errors import LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
-from recast.execution.crews import Crews
-from recast.execution.discovery import Glance, glance, sign_of_life
+from recast.execution.fleets.crews import Crews
+from recast.execution.fleets.discovery import Glance, glance, sign_of_life
+from recast.execution.fleets.meter import Meter, Watcher
+from recast.execution.fleets.survey import planned
 from recast.execution.lock import is_held
-from recast.execution.meter import Meter, Watcher
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
-from recast.execution.survey import planned
 from recast.execution.target import lacks_room
 from recast.reports.fleet import Fate, Outcome, repaired
 

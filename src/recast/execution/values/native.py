@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recast.execution.cast import Array
-from recast.execution.facts import FACTS, Numbers
+from recast.execution.values.cast import Array
+from recast.execution.values.facts import FACTS, Numbers
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 _INTERFACE = 2  # that native.c states, so that a library from another day is not called

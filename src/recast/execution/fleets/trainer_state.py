@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.discovery import AnyPath, glance, sign_of_life
+from recast.execution.fleets.discovery import AnyPath, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast import Dtype
-from recast.execution.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
 from tests.checkpoints import TORCH_DTYPES
 
 CASTS = [

@@ -1,0 +1,1 @@
+"""Many checkpoints: found, surveyed, and repaired by workers that share their shards."""

@@ -1,0 +1,1 @@
+"""What is done to disks, beside what torch, safetensors and the kernel say of it."""

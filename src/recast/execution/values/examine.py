@@ -86,7 +86,8 @@ def _magnitudes(values: Array, starts: Numbers) -> Array:
 def _largest(difference: Array, starts: Numbers) -> Array:
     """Return the largest magnitude from each of *starts* to the next; NaN if there is any."""
     highest = np.maximum.reduceat(difference, starts)
-    return np.maximum(highest, -np.minimum.reduceat(difference, starts))
+    largest = np.maximum(highest, -np.minimum.reduceat(difference, starts))
+    return np.abs(largest)  # of 0 and -0 either may be the larger
 
 
 def _counts(flags: NDArray[np.bool_], starts: Numbers) -> NDArray[np.int64]:

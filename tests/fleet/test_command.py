@@ -116,10 +116,10 @@ def test_an_estimate_by_rates_and_prices_of_ones_own(root: Path, tmp_path: Path)
     assert estimate["enough_workers"] == 1
     assert estimate["cost"] == pytest.approx(read + 2 * written)
     said = run(*asked).stdout
-    assert "the disk decides, 1 would be enough" in said
+    assert "; the disk decides, and 1 would be enough" in said
     assert f"{read + 2 * written:,}.00 CHF" in said
     plain = run(root, "-r", "--to", "bf16", "-n").stdout
-    assert "at least about" in plain
+    assert "  takes     at least " in plain
     assert "if the disk keeps up" in plain
     assert "costs" not in plain
 

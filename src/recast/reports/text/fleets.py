@@ -23,10 +23,11 @@ _NAMED = 5  # checkpoints in a line that is no table
 _SHORT = 20  # columns that a path may take, however narrow the terminal is
 _MINUTE, _HOUR = 60, 3600
 _MANY_HOURS = 100
+_FEW_HOURS = 0.1  # below which nobody reckons in them
 _LIMITS = {
     Limit.WORKERS: "the workers decide",
     Limit.DISK: "the disk decides",
-    Limit.COORDINATOR: "finding and publishing decide, which one process does",
+    Limit.COORDINATOR: "what one process does decides",
 }
 
 
@@ -117,26 +118,23 @@ def _gains(total: SurveyTotal, target: Dtype) -> Iterator[str]:
 def takes(estimate: Estimate) -> Iterator[str]:
     """Yield what carrying it out would take."""
     workers = "1 worker" if estimate.workers == 1 else f"{estimate.workers:,} workers"
-    known = "" if estimate.disk_is_known else "at least "
-    said = [f"{known}about {duration(estimate.seconds)} with {workers}"]
-    said.append(f"{estimate.worker_hours:,.{_places(estimate.worker_hours)}f} worker hours")
-    said.append(_LIMITS[estimate.limit])
+    known = "about" if estimate.disk_is_known else "at least"
+    said = f"{known} {duration(estimate.seconds)} with {workers}"
+    if estimate.worker_hours >= _FEW_HOURS:
+        places = 0 if estimate.worker_hours >= _MANY_HOURS else 1
+        said += f", {estimate.worker_hours:,.{places}f} worker hours"
+    said += f"; {_LIMITS[estimate.limit]}"
     if not estimate.disk_is_known:
-        said.append("if the disk keeps up")
+        said += ", if the disk keeps up"
     elif estimate.enough_workers is not None and estimate.limit is Limit.DISK:
-        said.append(f"{estimate.enough_workers:,} would be enough")
-    yield f"  takes     {', '.join(said)}"
+        said += f", and {estimate.enough_workers:,} would be enough"
+    yield f"  takes     {said}"
     yield (
         f"  moves     {nbytes(estimate.bytes_read)} read, {nbytes(estimate.bytes_written)} "
         f"written, in about {estimate.requests:,} operations on files"
     )
     if estimate.cost is not None:
         yield f"  costs     {estimate.cost:,.2f} {estimate.currency}"
-
-
-def _places(hours: float) -> int:
-    """Return how many decimals say something about a number of hours."""
-    return 0 if hours >= _MANY_HOURS else 3 if hours < 1 else 1
 
 
 def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import recast
 from benchmarks import checkpoints
 from benchmarks.measure import BenchmarkError
-from recast.execution.fleets.fleet import survey_all
+from recast.execution.fleets.survey import survey_all
 from recast.reports.fleet import work
 
 _IN_FLIGHT = 4  # jobs given out for each worker, so that none waits

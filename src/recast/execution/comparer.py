@@ -10,10 +10,12 @@ from recast.dtypes import Dtype
 from recast.execution.shard import Progress
 from recast.execution.storage import Source
 from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
+from recast.execution.values.window import Use, Window
 from recast.formats.checkpoint import Shard
 from recast.formats.header import TensorInfo
 
 _PIECE = 1 << 18  # elements compared at a time
+_WIDEST = 8  # bytes of an element
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,9 @@ class Comparer:
     def __call__(self, pairs: Iterable[Pair]) -> Mapping[str, Mismatch]:
         """Return the tensors among *pairs* that are not the cast of the source's."""
         found: dict[str, Mismatch] = {}
+        room = _Room()
         for pair in pairs:
-            seen = list(self._compare(pair))
+            seen = list(self._compare(pair, room))
             if wrong := [each for each in seen if each.count]:
                 found[pair.name] = Mismatch(
                     count=sum(each.count for each in wrong),
@@ -88,48 +91,71 @@ class Comparer:
                     zeroed=sum(each.zeroed for each in wrong),
                     live=sum(each.live for each in seen),
                     toward_zero=sum(each.toward_zero for each in wrong),
-                    **self._digests(pair),
+                    **self._digests(pair, room),
                 )
             if self.progress is not None:
                 self.progress(pair.before.nbytes)
         return found
 
-    def _compare(self, pair: Pair) -> Iterator[Mismatch]:
+    def _compare(self, pair: Pair, room: "_Room") -> Iterator[Mismatch]:
         """Compare one tensor piece by piece."""
-        for begin, original, expected, stored in self._pieces(pair):
-            if not np.array_equal(expected, stored):
+        for begin, original, expected, stored in self._pieces(pair, room):
+            if not _equal(expected, stored):
                 yield _mismatch(original, expected, stored, pair, begin)
             elif expected.any():  # or the tensor is not all zero, however zero the rest is
                 yield Mismatch(0, 0, 0, 0, 1, 0)
 
-    def _digests(self, pair: Pair) -> dict[str, bytes]:
+    def _digests(self, pair: Pair, room: "_Room") -> dict[str, bytes]:
         """Return by what a tensor can be known that lies under another's name."""
         should, found = blake2b(), blake2b()
-        for _, _, expected, stored in self._pieces(pair):
+        for _, _, expected, stored in self._pieces(pair, room):
             should.update(expected.data)
             found.update(stored.data)
         return {"expected": should.digest(), "stored": found.digest()}
 
-    def _pieces(self, pair: Pair) -> Iterator[tuple[int, Array, Array, Array]]:
-        """Yield where each piece begins, its bytes in the source, as they should be and are."""
+    def _pieces(self, pair: Pair, room: "_Room") -> Iterator[tuple[int, Array, Array, Array]]:
+        """Yield where each piece begins, its bytes in the source, as they should be and are.
+
+        They lie in *room* until the next piece is asked for.
+        """
         size = pair.before.parameters
         for begin in range(0, size, _PIECE):
             count = min(_PIECE, size - begin)
-            original = expected = _read(self.source, self.old, pair.before, begin, count)
+            original = expected = _read(
+                self.source, self.old, pair.before, range(begin, begin + count), room.source
+            )
             if pair.before.dtype is not pair.after.dtype:
                 values = expected.view(NUMPY_DTYPES[pair.before.dtype])
-                cast = np.empty(count, NUMPY_DTYPES[pair.after.dtype])
+                expected = room.cast[: count * pair.after.dtype.bits // 8]
+                cast = expected.view(NUMPY_DTYPES[pair.after.dtype])
                 kernel(pair.before.dtype, pair.after.dtype)(values, cast)
-                expected = cast.view(np.uint8)
-            yield begin, original, expected, _read(self.output, self.new, pair.after, begin, count)
+            stored = _read(
+                self.output, self.new, pair.after, range(begin, begin + count), room.output
+            )
+            yield begin, original, expected, stored
 
 
-def _read(source: Source, shard: Shard, tensor: TensorInfo, begin: int, count: int) -> Array:
-    """Return the bytes of *count* elements of a tensor from the *begin*-th on."""
-    content = np.empty(count * tensor.dtype.bits // 8, np.uint8)
-    position = shard.header.size + tensor.data_offsets[0] + begin * tensor.dtype.bits // 8
+class _Room:
+    """Memory that a thread uses again for each piece: of the source, its cast, and the output."""
+
+    def __init__(self) -> None:
+        self.source, self.output = Window(_PIECE * _WIDEST), Window(_PIECE * _WIDEST)
+        self.cast = np.empty(_PIECE * _WIDEST, np.uint8)
+
+
+def _read(source: Source, shard: Shard, tensor: TensorInfo, elements: range, room: Window) -> Array:
+    """Return the bytes of some elements of a tensor, which lie in *room*."""
+    position = shard.header.size + tensor.data_offsets[0] + elements.start * tensor.dtype.bits // 8
+    content = room.at(position, len(elements) * tensor.dtype.bits // 8, Use.READ)
     source.read(content.data, position)
     return content
+
+
+def _equal(one: Array, other: Array) -> bool:
+    """Whether the same bytes are in both: words of them, as far as they are whole, go faster."""
+    if len(one) == len(other) and len(one) % _WIDEST == 0:
+        one, other = one.view(np.uint64), other.view(np.uint64)
+    return np.array_equal(one, other)
 
 
 def _mismatch(original: Array, expected: Array, stored: Array, pair: Pair, begin: int) -> Mismatch:

@@ -358,3 +358,22 @@ def test_each_like_its_own_base(tmp_path: Path) -> None:
         "tuned": {"a": torch.bfloat16, "b": torch.float32},
         "other": {"a": torch.bfloat16, "b": torch.bfloat16},
     }
+
+
+def test_a_base_among_its_descendants_stays_what_they_are_compared_with(tmp_path: Path) -> None:
+    """In place, whatever the order and however often: the base is left, and named."""
+    base, tuned = tmp_path / "a-base", tmp_path / "tuned"
+    noise = random_tensors(a=(4, 4), b=(4,))
+    mixed = {"a": noise["a"].bfloat16(), "b": noise["b"]}
+    save_sharded(base, {"model.safetensors": mixed}, {"model_type": "llama"})
+    config = {"model_type": "llama", "_name_or_path": str(base)}
+    save_sharded(tuned, {"model.safetensors": noise}, config)
+    runs.age(tmp_path)
+    for fate in (recast.Fate.REPAIRED, recast.Fate.RIGHT):
+        spared, done = recast.convert_all([base, tuned], "bf16", in_place=True, like="auto")
+        assert (spared.fate, done.fate) == (recast.Fate.SKIPPED, fate)
+        assert "is the base of others" in str(spared.error)
+        assert load_file(base / "model.safetensors")["b"].dtype is torch.float32
+        assert load_file(tuned / "model.safetensors")["b"].dtype is torch.float32
+    (alone,) = recast.convert_all([base], "bf16", in_place=True, like="auto")
+    assert alone.fate is recast.Fate.REPAIRED

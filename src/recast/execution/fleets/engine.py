@@ -24,11 +24,15 @@ from recast.reports.fleet import Fate, Outcome, repaired
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where results go: below *out*, as they lie below *root*; beside their sources; in place."""
+    """Where results go: below *out*, as they lie below *root*; beside their sources; in place.
+
+    *untouched* are folders that stay as they are, links resolved.
+    """
 
     out: Path | None
     root: Path
     in_place: bool
+    untouched: frozenset[Path] = frozenset()
 
     def of(self, path: Path) -> Path | None:
         """Return where the result of *path* goes; None for where `convert` puts it."""
@@ -170,6 +174,8 @@ class Fleet:
             raise
         if made.changes and (busy := _busy(task.path, task.seen)):
             return busy
+        if made.changes and task.path.resolve() in self.places.untouched:
+            return Outcome(task.path, Fate.SKIPPED, error=_base_of_others(task.path))
         meter.expect(made, scanned=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
@@ -182,6 +188,15 @@ def _busy(path: Path, seen: Glance) -> Outcome | None:
         return None
     problem, remedy = f"is being written: {sign}", "run again when it is finished"
     return Outcome(path, Fate.SKIPPED, error=StorageError(str(path), problem, remedy))
+
+
+def _base_of_others(path: Path) -> TargetError:
+    """Return why a checkpoint is left as it is by which others are judged."""
+    return TargetError(
+        str(path),
+        "is the base of others, which take its dtypes",
+        "when they are all repaired, convert it by itself",
+    )
 
 
 def _seen(path: Path) -> Glance | RecastError:

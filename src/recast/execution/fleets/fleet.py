@@ -11,7 +11,7 @@ from recast.execution.fleets.crews import crews_for
 from recast.execution.fleets.discovery import AnyPath
 from recast.execution.fleets.engine import Fleet, Places
 from recast.execution.fleets.meter import Watcher
-from recast.execution.fleets.survey import AUTO
+from recast.execution.fleets.survey import AUTO, bases_of
 from recast.execution.reader import inspect
 from recast.formats.checkpoint import Checkpoint
 from recast.reports.fleet import Outcome
@@ -53,7 +53,8 @@ def convert_all(
         root: the folder that holds all *paths*; by default the deepest one.
         in_place: whether to replace the sources, file by file.
         like: as for `plan`, for all of them; or "auto": for each, the base that its config.json
-            or model card names, where that is a folder here, and else none.
+            or model card names, where that is a folder here, and else none. In place, a base of
+            others is then skipped: they would be compared with what it has become.
         keep: as for `plan`.
         cast: as for `plan`.
         keep_rules: as for `plan`.
@@ -90,7 +91,12 @@ def convert_all(
         "lossless": lossless,
         "allow": (allow,) if isinstance(allow, str) else tuple(allow),
     }
-    places = Places(Path(out) if out else None, _root(listed, root), in_place=in_place)
+    places = Places(
+        Path(out) if out else None,
+        _root(listed, root),
+        in_place=in_place,
+        untouched=bases_of(listed) if in_place and like == AUTO else frozenset(),
+    )
     fleet = Fleet(
         dtype,
         wishes,

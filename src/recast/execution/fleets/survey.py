@@ -1,6 +1,7 @@
 """survey_all(): what is stored in many checkpoints, and what converting them would save."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from recast.execution.converter import plan
 from recast.execution.fleets.discovery import AnyPath
 from recast.execution.reader import inspect
 from recast.formats.checkpoint import Checkpoint
+from recast.formats.hub_path import is_uri
 from recast.planning.plan import Plan
 from recast.reports.fleet import Survey, survey
 
@@ -34,10 +36,21 @@ def survey_all(paths: Iterable[AnyPath], dtype: object, **wishes: Any) -> Iterat
         yield survey(checkpoint, found)
 
 
+def bases_of(paths: Iterable[Path]) -> frozenset[Path]:
+    """Return the folders that checkpoints of *paths* name as their bases, links resolved."""
+    found = set()
+    for path in paths:
+        with suppress(RecastError, OSError):  # whoever repairs it will say what is wrong
+            base = inspect(path).base
+            if base is not None and not is_uri(base):
+                found.add(Path(base).resolve())
+    return frozenset(found)
+
+
 def planned(checkpoint: Checkpoint, dtype: object, wishes: Mapping[str, Any]) -> Plan:
     """Plan what the wishes say for one checkpoint, whose own base may be meant."""
     if wishes.get("like") == AUTO:
         base = checkpoint.base
-        here = base is not None and not base.startswith("hf://")
+        here = base is not None and not is_uri(base)
         wishes = {**wishes, "like": base if here else None}
     return plan(checkpoint, dtype, **wishes)

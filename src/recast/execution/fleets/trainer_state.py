@@ -29,8 +29,7 @@ def delete_trainer_state(paths: Iterable[AnyPath], *, dry_run: bool) -> Iterator
         try:
             yield _delete(path, dry_run=dry_run)
         except RecastError as error:
-            bare = type(error)(error.subject, error.problem, error.remedy)
-            yield TrainerState(path, error=bare)
+            yield TrainerState(path, error=error.bare())
 
 
 def _delete(path: Path, *, dry_run: bool) -> TrainerState:

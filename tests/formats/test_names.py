@@ -45,6 +45,7 @@ ROLES = {
         *("rng_state_0.pth", "rng_state_13.pth", "global_step500/mp_rank_00_model_states.pt"),
         *("global_step500/model.safetensors", "pytorch_model_fsdp_0/__0_0.distcp"),
         *("optimizer_0/.metadata", "optimizer_0/__0_0.distcp"),
+        *("optimizer_1.bin", "sampler.bin", "dl_state_dict_1.bin", "random_states_0.pkl"),
     ],
     Role.NESTED_CHECKPOINT: [
         *("checkpoint-500/model.safetensors", "checkpoint-500/config.json"),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import recast
+from recast.formats.names import Role
 from tests import checkpoints
 from tests.peers.test_transformers import same_bits
 
@@ -142,3 +143,21 @@ def test_diffusers_loads_each_component_as_its_cast(tmp_path: Path) -> None:
         expected = cast.state_dict()
         assert loaded.state_dict().keys() == expected.keys()
         assert all(same_bits(x, expected[key]) for key, x in loaded.state_dict().items())
+
+
+def test_what_accelerate_saves_beside_the_weights(tmp_path: Path) -> None:
+    """Of two optimizers, a scheduler and the random states, nothing is taken for the model."""
+    from accelerate import Accelerator  # noqa: PLC0415 - it takes seconds to load
+
+    accelerator = Accelerator(cpu=True)
+    model = torch.nn.Linear(4, 4)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2)]
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizers[0])
+    accelerator.prepare(model, *optimizers, scheduler)
+    accelerator.save_state(str(tmp_path))
+    checkpoint = recast.inspect(tmp_path)
+    (shard,) = checkpoint.shards
+    saved = {path.name for path in tmp_path.iterdir()}
+    assert {"optimizer_1.bin", "scheduler.bin", "random_states_0.pkl"} <= saved
+    left_out = {each.name for each in checkpoint.left_out if each.role is Role.TRAINER_STATE}
+    assert left_out == saved - {shard.name}

@@ -8,6 +8,7 @@ _INDEX = re.compile(r".*\.safetensors\.index(\.[^/]*)?\.json")
 _SHARD = re.compile(r"(?P<stem>.*)-\d{5,}-of-\d{5,}\.safetensors")
 _TRAINER_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin|pth)|rng_state(_\d+)?\.pth"
+    r"|(optimizer|scheduler|sampler|dl_state_dict)(_\d+)?\.bin|random_states_\d+\.pkl"  # accelerate
     r"|(optimizer_\d+|global_step\d+|pytorch_model_fsdp_\d+)/.*"
 )
 _NESTED_CHECKPOINT = re.compile(r"checkpoint-\d+(-[^/]+)?/.*")  # also what one was recast to

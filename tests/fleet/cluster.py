@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from distributed import Client
+
 _PATIENCE = 60  # seconds
 
 Process = subprocess.Popen[bytes]
@@ -43,6 +45,12 @@ def worker(file: Path, preload: Path | None = None, name: str = "") -> Iterator[
     local = (*named, "--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
     with _started("worker", *local, *_common(file, preload)) as process:
         yield process
+
+
+def wait_for_worker(file: Path) -> None:
+    """Wait until the scheduler that *file* names has a worker."""
+    with Client(scheduler_file=str(file), set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=_PATIENCE)
 
 
 def _common(file: Path, preload: Path | None) -> Sequence[str]:

@@ -31,7 +31,7 @@ shard_job.convert_shard = slowly
 # The command, with as many seconds of patience as a test has.
 _COMMAND = """
 from recast import cli
-from recast.execution import attendance, cluster
+from recast.execution.fleets import attendance, cluster
 attendance.PATIENCE, cluster._PATIENCE = {}, 2.0
 cli.main()
 """
@@ -106,11 +106,13 @@ def test_the_last_worker_goes(
 ) -> None:
     """It is said; when nobody comes, what is open fails with the way out, and that way works."""
     file, _ = scheduler
-    with started(root, file, patience=3) as process, cluster.worker(file, slow) as worker:
-        assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        worker.kill()
-        status, lines, said = ended(process)
+    with cluster.worker(file, slow) as worker:
+        cluster.wait_for_worker(file)  # which may take longer than the command's patience
+        with started(root, file, patience=3) as process:
+            assert process.stdout is not None
+            first = json.loads(process.stdout.readline())
+            worker.kill()
+            status, lines, said = ended(process)
     assert status == 1
     *each, total = (json.loads(line) for line in lines)
     failed = [one["path"] for one in each if one["fate"] == "failed"]
@@ -194,6 +196,7 @@ def test_it_is_said_above_the_bar(
 
     monkeypatch.setattr(test_cli, "COMMAND", command(root, file, 3))
     with cluster.worker(file, slow) as worker:
+        cluster.wait_for_worker(file)
         killer = Thread(target=kill_in_the_middle, args=(worker,))
         killer.start()
         status, shown = test_cli.on_a_terminal()

@@ -54,7 +54,7 @@ _HOMES = {
     "HubError": "recast.errors",
     "LossError": "recast.errors",
     "Outcome": "recast.reports.fleet",
-    "Plan": "recast.planning.planner",
+    "Plan": "recast.planning.plan",
     "Publication": "recast.planning.publication",
     "RecastError": "recast.errors",
     "RefusedError": "recast.errors",

@@ -1,98 +1,36 @@
 """The modes for fleets: search, look, repair, delete."""
 
 import gc
-import json
 import logging
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import click
-
-from recast import dtypes
+from recast.cli.request import Request
+from recast.cli.watch import Reporter, tell, watching
 from recast.dtypes import Dtype
-from recast.errors import RecastError, RefusedError, StorageError
+from recast.errors import RefusedError, StorageError
 from recast.execution.fleets.cluster import address_in, connected
 from recast.execution.fleets.crews import IN_FLIGHT
 from recast.execution.fleets.discovery import discover
 from recast.execution.fleets.fleet import convert_all
-from recast.execution.fleets.meter import Watcher
-from recast.execution.fleets.survey import AUTO, survey_all
+from recast.execution.fleets.survey import survey_all
 from recast.execution.fleets.trainer_state import delete_trainer_state
 from recast.execution.storage import naming
 from recast.execution.workers import default_workers
 from recast.planning import rates
 from recast.planning.estimate import Estimate, Rates, estimate
 from recast.planning.policy import OVERFLOW
-from recast.reports import text
 from recast.reports.documents import Document
 from recast.reports.documents import fleets as fleet_documents
 from recast.reports.fleet import Fate, Outcome, Survey, TrainerState, work
 from recast.reports.text import fleets as fleet_text
 
 _AHEAD = 2  # jobs given to a cluster for each it can do at once, so that no worker waits
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line asks of one PATH.
-
-    Attributes:
-        root: the folder of runs, or the one checkpoint.
-        recursive: whether to search it.
-        to: the dtype to convert to, if any.
-        out: the folder that the results go to, if any.
-        in_place: whether to replace the sources.
-        dry_run: whether to show only what would be done.
-        include: patterns of the checkpoints to take.
-        exclude: patterns of what to leave out.
-        wishes: the options of `recast.plan`.
-        workers: how many to use, if it matters.
-        rates: the file of rates and prices to estimate by, if any.
-        scheduler: the address of a Dask scheduler, if any.
-        scheduler_file: the file that names one, if any.
-        lines: whether to print each checkpoint as a line of JSON when it is known.
-        as_json: whether one document is printed in the end.
-        quiet: whether to print nothing but errors.
-    """
-
-    root: Path
-    recursive: bool
-    to: str | None
-    out: Path | None
-    in_place: bool
-    dry_run: bool
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    wishes: dict[str, Any] = field(repr=False)
-    workers: int | None
-    rates: Path | None
-    scheduler: str | None
-    scheduler_file: Path | None
-    lines: bool
-    as_json: bool
-    quiet: bool
-
-    @property
-    def target(self) -> Dtype:
-        """The dtype to convert to, or to speak of."""
-        return dtypes.target(self.to or "bf16")
-
-    @property
-    def takes_bases(self) -> bool:
-        """Whether each checkpoint takes the dtypes of its own base."""
-        return bool(self.wishes["like"] == AUTO)
-
-    @property
-    def speaks(self) -> bool:
-        """Whether the answer will be a text, which names what went wrong."""
-        return not (self.lines or self.as_json or self.quiet)
 
 
 Answer = tuple[str, Document, bool]
@@ -121,10 +59,10 @@ def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
     found = _Found(request)
     for each in survey_all(found.paths(), request.target, **request.wishes):
         surveys.append(each)
-        _tell(request, fleet_documents.survey(each), each.path, each.error)
+        tell(request, fleet_documents.survey(each), each.path, each.error)
     for error in found.unreadable:
         surveys.append(Survey(Path(error.subject), error=error))
-        _tell(request, fleet_documents.survey(surveys[-1]), surveys[-1].path, error)
+        tell(request, fleet_documents.survey(surveys[-1]), surveys[-1].path, error)
     guess = _estimate(request, surveys, known) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
     told = [] if request.lines else surveys
@@ -158,7 +96,7 @@ def repair(request: Request) -> Answer:
     begun = time.monotonic()
     found = _Found(request)
     paths = list(found.paths())
-    with _watching(request) as watcher, _executing(request, watcher) as (executor, workers):
+    with watching(request) as watcher, _executing(request, watcher) as (executor, workers):
         outcomes = convert_all(
             paths,
             request.target,
@@ -173,7 +111,7 @@ def repair(request: Request) -> Answer:
     for error in found.unreadable:
         outcome = Outcome(Path(error.subject), Fate.FAILED, error=error)
         outcomes.append(outcome)
-        _tell(request, fleet_documents.outcome(outcome), outcome.path, error)
+        tell(request, fleet_documents.outcome(outcome), outcome.path, error)
     seconds, in_place = time.monotonic() - begun, request.in_place
     document = fleet_documents.repair(
         request.root, outcomes, request.target, seconds, in_place=in_place
@@ -188,7 +126,7 @@ def repair(request: Request) -> Answer:
 
 @contextmanager
 def _executing(
-    request: Request, reporter: "_Reporter"
+    request: Request, reporter: Reporter
 ) -> Iterator[tuple[Executor | None, int | None]]:
     """Yield who converts the shards, and how many at once, as far as it matters."""
     address = _scheduler(request)
@@ -217,10 +155,10 @@ def delete(request: Request) -> Answer:
     for each in delete_trainer_state(found.paths(), dry_run=request.dry_run):
         states.append(each)
         if each.files or each.error:
-            _tell(request, fleet_documents.trainer_state(each), each.path, each.error)
+            tell(request, fleet_documents.trainer_state(each), each.path, each.error)
     for error in found.unreadable:
         states.append(TrainerState(Path(error.subject), error=error))
-        _tell(request, fleet_documents.trainer_state(states[-1]), states[-1].path, error)
+        tell(request, fleet_documents.trainer_state(states[-1]), states[-1].path, error)
     document = fleet_documents.deletion(request.root, states, dry_run=request.dry_run)
     told = [] if request.lines else [each for each in states if each.files or each.error]
     document["checkpoints"] = [fleet_documents.trainer_state(each) for each in told]
@@ -252,79 +190,3 @@ class _Found:
 def _width() -> int | None:
     """Return how many columns the terminal has; None if a file, or a program, reads along."""
     return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
-
-
-def _tell(request: Request, document: Document, path: Path, error: RecastError | None) -> None:
-    """Say at once what is known of one checkpoint, as far as the answer will not."""
-    if request.lines:
-        click.echo(json.dumps(document, allow_nan=False))
-    if error is not None and not request.speaks:
-        _complain(f"{path}: {fleet_text.reason(path, error)}")
-
-
-def _complain(message: str) -> None:
-    """Say something on stderr."""
-    click.echo(f"recast: {text.printable(message)}", err=True)
-
-
-class _Reporter(Watcher):
-    """Says what became of each checkpoint when it is known."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-
-    def complain(self, message: str) -> None:
-        """Say something on stderr; from any thread."""
-        _complain(message)
-
-    def finish(self, outcome: Outcome) -> None:
-        """Say what became of one checkpoint."""
-        _tell(self.request, fleet_documents.outcome(outcome), outcome.path, outcome.error)
-
-
-class _Bar(_Reporter):
-    """Shows on a terminal how many bytes are done, and which checkpoint is at work."""
-
-    def __init__(self, request: Request, stack: ExitStack) -> None:
-        super().__init__(request)
-        self._stack = stack
-        self._bar: Any = None
-
-    def begin(self, nbytes: int) -> None:
-        """Hear how much there is to do."""
-        from tqdm import tqdm  # noqa: PLC0415 - takes a tenth of a second, and only here
-
-        bar = tqdm(total=nbytes, unit="B", unit_scale=True, leave=False)
-        self._bar = self._stack.enter_context(bar)
-
-    def advance(self, path: Path, nbytes: int) -> None:
-        """Show that more is done."""
-        self._bar.set_description_str(text.printable(path.name), refresh=not nbytes)
-        self._bar.update(nbytes)
-
-    def complain(self, message: str) -> None:
-        """Say something on stderr, above the bar; from any thread."""
-        with self._above():
-            super().complain(message)
-
-    def finish(self, outcome: Outcome) -> None:
-        """Say what became of one checkpoint, above the bar."""
-        with self._above():
-            super().finish(outcome)
-
-    def _above(self) -> AbstractContextManager[None]:
-        """Let what is written meanwhile stand above the bar."""
-        bar: AbstractContextManager[None] = (
-            nullcontext() if self._bar is None else self._bar.external_write_mode(sys.stderr)
-        )
-        return bar
-
-
-@contextmanager
-def _watching(request: Request) -> Iterator["_Reporter"]:
-    """Yield who tells the user how it comes along: a bar on a terminal, nothing elsewhere."""
-    if request.quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield _Reporter(request)
-        return
-    with ExitStack() as stack:
-        yield _Bar(request, stack)

@@ -56,8 +56,9 @@ def mode(arguments: Arguments) -> Mode:
 def _fleet(path: str, arguments: Arguments) -> Answer:
     """Look at many checkpoints, or repair them."""
     from recast.cli import fleets  # noqa: PLC0415 - it loads numpy, which a look at one need not
+    from recast.cli.request import Request  # noqa: PLC0415 - likewise
 
-    request = fleets.Request(
+    request = Request(
         root=Path(path),
         recursive=arguments.recursive,
         to=arguments.to,

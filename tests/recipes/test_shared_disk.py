@@ -41,7 +41,12 @@ def test_the_caches_are_real(remembering: list[Host], disk: Path) -> None:
 
 def test_by_ssh(remembering: list[Host], disk: Path) -> None:
     """The recipe for SSH works between them."""
-    changes = {"/shared/venv": sys.prefix, "/shared": str(disk), "--nworkers 8": "--nworkers 1"}
+    changes = {
+        "/shared/venv": sys.prefix,
+        "/shared": str(disk),
+        "--nworkers 8": "--nworkers 1",
+        "--death-timeout 60": "--death-timeout 20",
+    }
     script = disk / "recipe.sh"
     script.write_text(block("By SSH", 0, "sh", changes) + "wait\n")
     said = remembering[0].run("bash", "-eu", script)

@@ -14,7 +14,12 @@ CHECKPOINTS = 100  # on the large disk
 
 def recipe(disk: Path) -> Path:
     """Write the recipe as a script, for one worker on each node."""
-    changes = {"/shared/venv": sys.prefix, "/shared": str(disk), "--nworkers 8": "--nworkers 1"}
+    changes = {
+        "/shared/venv": sys.prefix,
+        "/shared": str(disk),
+        "--nworkers 8": "--nworkers 1",
+        "--death-timeout 60": "--death-timeout 20",
+    }
     script = disk / "recipe.sh"
     # Whoever types it has a shell that is still there; here it waits for what it has started.
     script.write_text(block(SECTION, 0, "sh", changes) + "wait\n")

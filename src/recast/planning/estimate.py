@@ -80,13 +80,13 @@ class Rates:
         prices: what is billed; None for an estimate without money.
     """
 
-    start: float = 0.2
-    look: float = 0.001
-    header: float = 0.0001
-    checkpoint: float = 0.004
-    shard: float = 0.002
-    cast: float = 1.3e9
-    scan: float = 3e9
+    start: float = 0.202
+    look: float = 0.000624
+    header: float = 0.000213
+    checkpoint: float = 0.00183
+    shard: float = 0.000806
+    cast: float = 2.39e9
+    scan: float = 3.06e9
     disk: float | None = None
     prices: Prices | None = None
 

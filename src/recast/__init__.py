@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from recast.dtypes import Dtype
     from recast.errors import (
+        BusyError,
         CheckpointError,
         DtypeError,
         HubError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from recast.reports.verification import Verification
 
 _HOMES = {
+    "BusyError": "recast.errors",
     "Checkpoint": "recast.formats.checkpoint",
     "CheckpointError": "recast.errors",
     "Conversion": "recast.reports.conversion",
@@ -81,6 +83,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BusyError",
     "Checkpoint",
     "CheckpointError",
     "Conversion",

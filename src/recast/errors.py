@@ -52,6 +52,10 @@ class TargetError(RecastError):
     """A place that cannot take the output: taken, inside the source, too small."""
 
 
+class BusyError(TargetError):
+    """A place where another process is at work, or was a moment ago."""
+
+
 class HubError(RecastError):
     """The Hub cannot be reached, does not know something, or does not let one do it."""
 

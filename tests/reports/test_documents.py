@@ -18,6 +18,7 @@ import recast
 from recast import cli, errors
 from recast.dtypes import Dtype
 from recast.execution.fleets.cluster import connected
+from recast.execution.lock import Lock
 from recast.formats.hub_path import HubFile
 from recast.planning.publication import Destination, make_publication
 from recast.reports import documents
@@ -228,12 +229,13 @@ def refused(root: Path) -> Iterator[Json]:
         (recast.DtypeError, lambda: recast.plan(taken, "bf17")),
         (recast.RefusedError, lambda: recast.plan(quantized, "bf16")),
         (recast.TargetError, lambda: recast.convert(taken, "bf16", out=taken)),
+        (recast.BusyError, lambda: Lock(root / "lock", taken)),
         (recast.LossError, lambda: recast.convert(taken, "bf16", lossless=True)),
         (recast.HubError, lambda: recast.inspect("hf://no--such/name--at-all")),  # no valid name
         (recast.WorkerError, lambda: connected("nowhere").__enter__()),
     ]
     for kind, attempt in attempts:
-        with pytest.raises(kind) as caught:
+        with Lock(root / "lock", taken), pytest.raises(kind) as caught:
             attempt()
         yield documents.error("PATH", caught.value)
 

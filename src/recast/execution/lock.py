@@ -6,12 +6,10 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from recast.errors import RecastError, TargetError
+from recast.errors import BusyError
 from recast.execution.storage import naming
 
 _WHO_BYTES = 1000
-_HELD = "is being written by"
-_DONE = "has just been written by another process"
 
 
 class Lock:
@@ -20,7 +18,7 @@ class Lock:
     def __init__(self, path: Path, subject: Path) -> None:
         """Make the file *path*, or find it, and lock it.
 
-        Raises TargetError, about *subject*, while another process holds it, and StorageError
+        Raises BusyError, about *subject*, while another process holds it, and StorageError
         where there are no locks.
         """
         self.path = path
@@ -28,7 +26,7 @@ class Lock:
             try:
                 self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:  # its folder was there just now, and went with its owner
-                raise TargetError(str(subject), _DONE, "look at it") from None
+                raise _done(subject) from None
             try:
                 self._take(subject)
             except BaseException as error:
@@ -43,13 +41,13 @@ class Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.pread(self._descriptor, _WHO_BYTES, 0).decode(errors="replace")
-            raise TargetError(
+            raise BusyError(
                 str(subject),
-                f"{_HELD} {who or 'another process'}",
+                f"is being written by {who or 'another process'}",
                 "wait until it is done",
             ) from None
         if not os.fstat(self._descriptor).st_nlink:  # opened before, locked after it was done
-            raise TargetError(str(subject), _DONE, "look at it")
+            raise _done(subject)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
@@ -63,6 +61,6 @@ class Lock:
             os.close(self._descriptor)
 
 
-def is_held(error: RecastError) -> bool:
-    """Whether *error* says that another process is at work here, or was a moment ago."""
-    return isinstance(error, TargetError) and error.problem.startswith((_HELD, _DONE))
+def _done(subject: Path) -> BusyError:
+    """Return the error of who comes when another process has just finished."""
+    return BusyError(str(subject), "has just been written by another process", "look at it")

@@ -9,13 +9,12 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-from recast.errors import LossError, RecastError, StorageError, TargetError
+from recast.errors import BusyError, LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
 from recast.execution.fleets.crews import Crews
 from recast.execution.fleets.discovery import Glance, glance, sign_of_life
 from recast.execution.fleets.meter import Meter, Watcher
 from recast.execution.fleets.survey import planned
-from recast.execution.lock import is_held
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
 from recast.execution.target import lacks_room
@@ -156,7 +155,7 @@ class Fleet:
                 gone = StorageError(str(task.path), "was deleted meanwhile")
                 return Outcome(task.path, Fate.SKIPPED, error=gone)
             lossy = isinstance(error, LossError) and self.wishes["lossless"]
-            fate = Fate.SKIPPED if lossy or is_held(error) else Fate.FAILED
+            fate = Fate.SKIPPED if lossy or isinstance(error, BusyError) else Fate.FAILED
             return Outcome(task.path, fate, error=error.bare())
         finally:
             meter.finish()

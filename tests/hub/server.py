@@ -220,16 +220,15 @@ class HubServer:
             group.start_download_file(file, str(self.store / blob.sha256))
 
     def _read_xet(self) -> None:
-        """Learn which files the xet store holds, from the shards that hf_xet has written there.
+        """Learn which files the xet store holds, from the shards that hf_xet has uploaded there.
 
+        Only those: what clients are still at (`shard-session`) comes and goes while it is read.
         A shard is rows of 48 bytes: after the header, per file its hash, flags and number of
         segments; the segments; their verification if bit 31 is set; its sha256 if bit 30 is.
         """
         if self.xet is None:
             return
-        for path in Path(self.xet.removeprefix("local://")).rglob("*.mdb"):
-            if "shard-cache" in path.parts:
-                continue
+        for path in (self.store / "xet" / "xet" / "xorbs" / "shards").glob("*.mdb"):
             rows = path.read_bytes()
             at = 48
             while at + 48 <= len(rows) and rows[at : at + 32] != b"\xff" * 32:

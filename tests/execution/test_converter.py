@@ -209,14 +209,14 @@ def assert_converted(
 def main_dtype(folder: Path, otherwise: Dtype) -> Dtype:
     """Return in which floating dtype most of what lies directly in *folder* is, counted by torch.
 
-    Of equals the narrower one; *otherwise* if there is nothing floating.
+    Of equals the narrower one, and rather bf16 than fp16; *otherwise* if there is nothing floating.
     """
     counts: dict[torch.dtype, int] = {}
     for path in folder.glob("*.safetensors"):
         for tensor in load_file(path).values():
             if tensor.is_floating_point():
                 counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
-    ranked = sorted(counts, key=lambda each: (-counts[each], each.itemsize))
+    ranked = sorted(counts, key=lambda each: (-counts[each], each.itemsize, str(each)))
     by_torch = {torch_dtype: dtype for dtype, torch_dtype in TORCH_DTYPES.items()}
     return by_torch[ranked[0]] if ranked else otherwise
 

@@ -188,7 +188,7 @@ UNREADABLE: dict[str, Case] = {
     "a pickle": (
         folder_of("pytorch_model.bin", "config.json"),
         "",
-        ["holds no safetensors weights", "save pytorch_model.bin as safetensors first"],
+        ["holds no safetensors weights", "(pytorch_model.bin): load them and save them as safe"],
     ),
     "a run without a final model": (
         folder_of("checkpoint-5/model.safetensors", "trainer_state.json"),

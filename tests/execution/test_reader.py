@@ -288,8 +288,8 @@ def test_other_file(tmp_path: Path) -> None:
     [
         ([], "model.safetensors"),
         (["config.json"], "model.safetensors"),
-        (["config.json", "pytorch_model.bin"], "save pytorch_model.bin as safetensors"),
-        (["epoch=3.ckpt"], "save epoch=3.ckpt as safetensors"),
+        (["config.json", "pytorch_model.bin"], "(pytorch_model.bin): load them and save"),
+        (["epoch=3.ckpt"], "(epoch=3.ckpt): load them and save"),
         (["checkpoint-500/model.safetensors", "optimizer.pt"], "checkpoint-500"),
         (["original/consolidated.safetensors"], "model.safetensors"),
     ],

@@ -81,6 +81,33 @@ def test_the_table(mixed: Path) -> None:
     assert "1.10 kB of trainer state" in done.stdout
 
 
+def test_weights_that_recast_does_not_read(root: Path) -> None:
+    """They are named by every look and every repair, with the way out; they are no failure."""
+    for number in range(7):
+        (root / f"old-{number}").mkdir()
+        (root / f"old-{number}" / "pytorch_model.bin").touch()
+    expected = "  unread    pickled weights in old-0, old-1, old-2, old-3, old-4 and 2 more: load "
+    for arguments in (["-r"], ["-r", "--to", "bf16", "-n"], ["-r", "--to", "bf16", "--in-place"]):
+        done = run(root, *arguments)
+        assert expected in done.stdout
+        assert done.exit_code == 0
+        unread = result(run(root, *arguments, "--json"))["unread"]
+        assert [each["path"] for each in unread] == [str(root / f"old-{n}") for n in range(7)]
+    assert expected in run(root, "-r", "--check").stdout
+    assert lines(run(root, "-r", "--jsonl"))[-1]["unread"] == unread
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"], ["--to", "bf16"], ["--delete-trainer-state"]])
+def test_patterns_that_leave_nothing(root: Path, mode: list[str]) -> None:
+    """A pattern that was mistyped does not pass for a fleet in which all is well."""
+    done = run(root, "-r", "--include", "chekpoint-*", *mode)
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"recast: {root}: holds no checkpoint that --include and --exclude leave; "
+        f"look at what there is: recast {root} -r\n"
+    )
+
+
 def test_the_table_tells_what_converting_saves(root: Path) -> None:
     """The bytes that -n announces are those that a repair frees."""
     announced = result(run(root, "-r", "--to", "bf16", "-n", "--in-place", "--json"))

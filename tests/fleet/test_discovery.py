@@ -9,6 +9,7 @@ import pytest
 import recast
 from recast import StorageError
 from recast.execution.fleets import discovery
+from recast.formats.forms import Form, Unread
 from tests.checkpoints import random_tensors, save_shard, save_sharded, two_shards, write_json
 from tests.fleet import runs
 
@@ -91,6 +92,44 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 def test_include_and_exclude(options: dict[str, object], expected: list[str], saved: Path) -> None:
     """Patterns are those of paths below the root, or of last parts, with all that lies there."""
     assert below(saved, **options) == expected
+
+
+def test_weights_in_other_forms_are_told(tmp_path: Path) -> None:
+    """A folder without safetensors, but with other weights, is no checkpoint, and is named."""
+    two_shards(tmp_path / "run")
+    for name in (
+        "run/pytorch_model.bin",  # beside safetensors: recast reads those
+        "run/global_step5/mp_rank_00_model_states.pt",
+        "old/pytorch_model-00001-of-00002.bin",
+        "old/global_step5/mp_rank_00_model_states.pt",  # the pickles are easier to use
+        "zero/checkpoint-5/global_step5/mp_rank_00_model_states.pt",
+        "zero/checkpoint-5/latest",
+        "fsdp/checkpoint-5/pytorch_model_fsdp_0/__0_0.distcp",
+        "titan/step-5/__0_0.distcp",
+        "light/last.ckpt",
+        "left/optimizer.pt",
+        "left/training_args.bin",
+        "corpus/tokens.bin",
+        ".hidden/pytorch_model.bin",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    told: list[Unread] = []
+    assert below(tmp_path, unread=told.append) == ["run"]
+    assert {each.path.relative_to(tmp_path).as_posix(): each.form for each in told} == {
+        "old": Form.PICKLED,
+        "zero/checkpoint-5": Form.PARTITIONED,
+        "fsdp/checkpoint-5": Form.DISTRIBUTED,
+        "titan/step-5": Form.DISTRIBUTED,
+        "light": Form.PICKLED,
+    }
+    told.clear()
+    assert below(tmp_path, unread=told.append, include=["zero"], exclude=["run"]) == []
+    assert [each.path.name for each in told] == ["checkpoint-5"]
+    for each in told:
+        with pytest.raises(recast.CheckpointError) as caught:
+            recast.inspect(each.path)
+        assert each.form.remedy in str(caught.value)
 
 
 def test_folders_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

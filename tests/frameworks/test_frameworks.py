@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 import recast
 from recast.dtypes import Dtype
+from recast.formats.forms import Unread
 from tests import checkpoints
 from tests.frameworks import fsdp
 
@@ -51,6 +53,24 @@ def test_fsdp_upcasts_what_it_trains_in_mixed_precision(
     assert share.dtype is stored
     if stored is Dtype.F32:  # and these are true fp32 values, no bf16 stored wide
         assert not recast.scan(path).wide
+
+
+def test_what_fsdp_saves_in_shards_is_merged(tmp_path: Path) -> None:
+    """The command that recast names for a distributed checkpoint makes safetensors of it."""
+    whole = checkpoints.random_tensors(**{"a.weight": (8, 4), "b.weight": (6,)})
+    folder = tmp_path / "run" / "pytorch_model_fsdp_0"
+    with pytest.warns(UserWarning, match="save in a single process"):
+        dcp.save({"model": whole}, checkpoint_id=folder, no_dist=True)  # as accelerate does
+    told = list[Unread]()
+    assert not list(recast.discover(tmp_path, unread=told.append))
+    (unread,) = told
+    command = unread.form.remedy.split(": ")[1].split(",")[0]
+    assert command == "accelerate merge-weights DIR OUT"
+    here = Path(sys.executable).parent / "accelerate"
+    run(str(here), "merge-weights", str(folder), str(tmp_path / "merged"))
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    assert merged.keys() == whole.keys()
+    assert all(torch.equal(merged[name], each) for name, each in whole.items())
 
 
 @needs("trl", "datasets")

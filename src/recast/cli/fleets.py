@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import shlex
 import shutil
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from recast.cli.request import Request
 from recast.cli.watch import Reporter, tell, watching
 from recast.dtypes import Dtype
-from recast.errors import RefusedError, StorageError
+from recast.errors import CheckpointError, RefusedError, StorageError
 from recast.execution.fleets.cluster import address_in, connected
 from recast.execution.fleets.crews import IN_FLIGHT
 from recast.execution.fleets.discovery import discover
@@ -22,6 +23,7 @@ from recast.execution.fleets.survey import survey_all
 from recast.execution.fleets.trainer_state import delete_trainer_state
 from recast.execution.storage import naming
 from recast.execution.workers import default_workers
+from recast.formats.forms import Unread
 from recast.planning import rates
 from recast.planning.estimate import Estimate, Rates, estimate
 from recast.planning.policy import OVERFLOW
@@ -65,11 +67,13 @@ def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
         tell(request, fleet_documents.survey(surveys[-1]), surveys[-1].path, error)
     guess = _estimate(request, surveys, known) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
+    document["unread"] = fleet_documents.unread(found.unread)
     told = [] if request.lines else surveys
     document["checkpoints"] = [fleet_documents.survey(each) for each in told]
     said = fleet_text.survey(request.root, surveys, request.target, guess, _width())
     if request.takes_bases and surveys:
         said += f"\n{fleet_text.bases(request.root, surveys)}"
+    said += fleet_text.unread(request.root, found.unread)
     return surveys, (said, document)
 
 
@@ -116,11 +120,13 @@ def repair(request: Request) -> Answer:
     document = fleet_documents.repair(
         request.root, outcomes, request.target, seconds, in_place=in_place
     )
+    document["unread"] = fleet_documents.unread(found.unread)
     told = [] if request.lines else outcomes
     document["checkpoints"] = [fleet_documents.outcome(each) for each in told]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
     if request.takes_bases and outcomes:
         said += f"\n{fleet_text.bases(request.root, outcomes)}"
+    said += fleet_text.unread(request.root, found.unread)
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
 
 
@@ -167,24 +173,39 @@ def delete(request: Request) -> Answer:
 
 
 class _Found:
-    """The checkpoints that a request is about, and the folders that could not be searched."""
+    """The checkpoints that a request is about, and the folders of which nothing is known."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self.unreadable: list[StorageError] = []
+        self.unread = list[Unread]()
 
     def paths(self) -> Iterator[Path]:
-        """Yield the checkpoints."""
+        """Yield the checkpoints. Raises CheckpointError if patterns leave nothing of what is there.
+
+        A pattern that is mistyped must not pass for a fleet in which all is well.
+        """
         root = self._request.root
         if not self._request.recursive:
             yield root
             return
-        yield from discover(
+        include, exclude = self._request.include, self._request.exclude
+        empty = True
+        for path in discover(
             root,
-            include=self._request.include,
-            exclude=self._request.exclude,
+            include=include,
+            exclude=exclude,
             report=self.unreadable.append,
-        )
+            unread=self.unread.append,
+        ):
+            empty = False
+            yield path
+        if empty and (include or exclude) and not (self.unread or self.unreadable):
+            raise CheckpointError(
+                str(root),
+                "holds no checkpoint that --include and --exclude leave",
+                f"look at what there is: {shlex.join(['recast', str(root), '-r'])}",
+            )
 
 
 def _width() -> int | None:

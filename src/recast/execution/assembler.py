@@ -9,6 +9,7 @@ from typing import Protocol
 from recast.errors import CheckpointError
 from recast.formats.checkpoint import Checkpoint, File, Shard, Weights
 from recast.formats.config import Config
+from recast.formats.forms import form
 from recast.formats.hub_path import HubPath, may_be_repository
 from recast.formats.index import Index
 from recast.formats.model_card import base_model
@@ -16,7 +17,6 @@ from recast.formats.names import Role
 
 _CARD = "README.md"
 _LARGEST_CARD = 10_000_000  # bytes: a real one has thousands
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class Place(Protocol):
@@ -120,6 +120,7 @@ def _hint(found: Mapping[str, File]) -> str:
     )
     if nested:
         return f"name one of the checkpoints in it: {', '.join(nested[:3])}"
-    if pickled := [name for name in found if name.endswith(_PICKLES)]:
-        return f"save {pickled[0]} as safetensors first"
+    if other := form(found):
+        what, name = other
+        return f"it has {what.value} ({name}): {what.remedy}"
     return "name the folder that holds model.safetensors or model.safetensors.index.json"

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from recast.errors import CheckpointError, StorageError
 from recast.execution.storage import naming
+from recast.formats.forms import Unread, form
 from recast.formats.names import Role, role
 
 AnyPath = str | os.PathLike[str]
 Report = Callable[[StorageError], None]
+PassOver = Callable[[Unread], None]
 
 # What says that a folder with weights is a model, and no mere collection of files.
 _DESCRIPTIONS = frozenset(
@@ -35,6 +37,7 @@ def discover(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     report: Report | None = None,
+    unread: PassOver | None = None,
 ) -> Iterator[Path]:
     """Yield every checkpoint in *root* and below, each after the one in whose folder it lies.
 
@@ -51,6 +54,7 @@ def discover(
         exclude: patterns of what is not visited: ``"*-old"``, ``"sweep/lr-1e-3/*"``.
         report: called with the error for each folder that cannot be read; if left out, the
             first one is raised.
+        unread: called for each folder that has no safetensors, but weights in another form.
 
     Raises:
         CheckpointError: if *root* is no folder.
@@ -65,8 +69,8 @@ def discover(
         is_folder = root.is_dir()
     if not is_folder:
         raise CheckpointError(str(root), "is no folder", "name a folder of runs, or leave out -r")
-    search = _Search(root, _listed(include), _listed(exclude), report or _fail)
-    return search.checkpoints()
+    told = _Told(report or _fail, unread or _ignore)
+    return _Search(root, _listed(include), _listed(exclude), told).checkpoints()
 
 
 def _listed(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -82,6 +86,18 @@ def _fail(error: StorageError) -> None:
     raise error
 
 
+def _ignore(_: Unread) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who is told of folders that cannot be read, and of weights that recast does not read."""
+
+    report: Report
+    unread: PassOver
+
+
 @dataclass(frozen=True, slots=True)
 class _Listing:
     """What lies in one folder: names of files, of folders, and of links to folders."""
@@ -89,6 +105,12 @@ class _Listing:
     files: tuple[str, ...]
     folders: tuple[str, ...]
     links: tuple[str, ...]
+
+    @property
+    def names(self) -> Iterator[str]:
+        """All of them, those of folders with a "/" at the end."""
+        yield from self.files
+        yield from (f"{name}/" for name in self.folders)
 
     @property
     def weights(self) -> list[str]:
@@ -107,12 +129,12 @@ class _Search:
     """One walk through a folder of runs."""
 
     def __init__(
-        self, root: Path, include: tuple[str, ...], exclude: tuple[str, ...], report: Report
+        self, root: Path, include: tuple[str, ...], exclude: tuple[str, ...], told: _Told
     ) -> None:
         self.root = root
         self.include = include
         self.exclude = exclude
-        self.report = report
+        self.told = told
         self.seen: set[tuple[int, int]] = set()
         # Links come last: a checkpoint is known by the path that leads through none.
         self.links: deque[Path] = deque()
@@ -129,6 +151,8 @@ class _Search:
         if listing is None:
             return
         if not listing.weights and _PIPELINE not in listing.files:
+            if (other := form(listing.names)) and self._is_wanted(folder):
+                self.told.unread(Unread(folder, *other))
             yield from self._descend(folder, listing, listing.folders)
             return
         # The folders of a checkpoint belong to it, save those that are checkpoints themselves.
@@ -169,7 +193,7 @@ class _Search:
                         else:
                             files.append(entry.name)
         except StorageError as error:
-            self.report(error)
+            self.told.report(error)
             return None
         return _Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(links)))
 
@@ -180,7 +204,7 @@ class _Search:
                 return link.is_dir()
         except StorageError as error:
             if not _leads_to_itself(error):
-                self.report(error)
+                self.told.report(error)
             return False
 
     def _may_enter(self, path: Path) -> bool:

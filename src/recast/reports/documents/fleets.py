@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recast.dtypes import Dtype
+from recast.formats.forms import Unread
 from recast.planning.estimate import Estimate
 from recast.reports import documents
 from recast.reports.documents import Document
@@ -53,6 +54,19 @@ def survey(each: Survey) -> Document:
         "base": None if each.base is None else str(each.base),
         "error": None if each.error is None else documents.error(str(each.path), each.error),
     }
+
+
+def unread(found: Sequence[Unread]) -> list[Document]:
+    """Return which folders have weights in a form that recast does not read."""
+    return [
+        {
+            "path": str(each.path),
+            "form": each.form.value,
+            "name": each.name,
+            "remedy": each.form.remedy,
+        }
+        for each in found
+    ]
 
 
 def repair(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from recast.dtypes import Dtype
 from recast.errors import RecastError
+from recast.formats.forms import Unread
 from recast.planning.estimate import Estimate, Limit
 from recast.reports import text
 from recast.reports.fleet import (
@@ -145,9 +146,21 @@ def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:
         f"  like      {len(known) - len(without):,} of {_checkpoints(len(known))} found their base"
     )
     if without:
-        named = ", ".join(without[:_NAMED]) + (", ..." if without[_NAMED:] else "")
-        line += f"; no folder here is that of {named}"
+        line += f"; no folder here is that of {_some(without)}"
     return text.printable(line)
+
+
+def unread(root: Path, found: Sequence[Unread]) -> str:
+    """Return which folders have weights in a form that recast does not read; "" if none.
+
+    Each form has its line, which begins with the end of the one before.
+    """
+    lines = ""
+    for form in dict.fromkeys(each.form for each in found):
+        folders = [_below(root, each.path) for each in found if each.form is form]
+        where = text.printable(_some(folders))
+        lines += f"\n  unread    {form.value} in {where}: {form.remedy}"
+    return lines
 
 
 def duration(seconds: float) -> str:
@@ -254,6 +267,12 @@ def reason(path: Path, error: RecastError) -> str:
 def _below(root: Path, path: Path) -> str:
     """Return *path* as it lies in *root*."""
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return *names*, or the first of them if they are many."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _dtypes(shares: Sequence[tuple[Dtype, int]]) -> str:

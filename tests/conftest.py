@@ -1,10 +1,18 @@
 """Fixtures that many tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests import checkpoints
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Obey SIGINT, here and in what is started, though a job in the background may ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

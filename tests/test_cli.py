@@ -479,10 +479,7 @@ def interrupted(arguments: list[str], number: int, when: Callable[[], bool]) -> 
 
     Returns its status and what it says on stderr.
     """
-    # Whoever runs the tests in the background may have Python ignore SIGINT.
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from recast.cli import main; main()"
-    line = [sys.executable, "-c", code, *arguments]
+    line = [*COMMAND, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
         deadline = time.monotonic() + 60
@@ -525,7 +522,6 @@ def kill(number):
 def work():
 {textwrap.indent(work, "    ")}
 cli.command.main = work
-signal.signal(signal.SIGINT, signal.default_int_handler)
 if "nohup" in sys.argv:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 cli.main()

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -82,39 +81,25 @@ def test_trl_loads_in_fp32_unless_told(dtype: list[str], stored: Dtype, tmp_path
     assert [each.dtype for each in recast.inspect(tmp_path / "tuned").dtypes] == [stored]
 
 
-def save_zero3(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Save what two ranks of ZeRO-3 hold: of each fp32 master weight one half, end to end."""
-    home = folder / "global_step1"
-    home.mkdir(parents=True)
-    (folder / "latest").write_text(home.name, encoding="utf-8")
-    shapes = OrderedDict((name, each.shape) for name, each in tensors.items())
-    model = {"module": {}, "buffer_names": [], "param_shapes": [shapes], "shared_params": {}}
-    halves = [each.flatten().chunk(2) for each in tensors.values()]
-    for rank in range(2):
-        name = f"zero_pp_rank_{rank}_mp_rank_00"
-        part = torch.cat([half[rank] for half in halves])
-        state = {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": [part]}
-        torch.save(model | {"ds_version": "0"}, home / f"{name}_model_states.pt")
-        optimizer = {"optimizer_state_dict": state}
-        torch.save(optimizer, home / f"bf16_{name}_optim_states.pt")
-
-
 @needs("deepspeed", "hjson", "cpuinfo", "einops")
 def test_deepspeed_gathers_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command in the finding, typed as it stands, gathers the fp32 master weights."""
-    master = checkpoints.random_tensors(**{"a.weight": (8, 4), "b.weight": (6,)})
-    folder = tmp_path / "checkpoint-1"
-    save_zero3(folder, master)
-    hollow = {name: torch.empty(0, dtype=torch.bfloat16) for name in master}
-    checkpoints.save_shard(folder / "model.safetensors", hollow)
-    home = Path(importlib.util.find_spec("deepspeed").origin).parent
-    shutil.copy(home / "utils" / "zero_to_fp32.py", folder)  # as DeepSpeed does
-    (finding,) = (
-        each for each in recast.findings(recast.inspect(folder)) if each.name == "empty-tensors"
-    )
+    """Trained in bf16 under ZeRO-3, a model is hollow when it is saved, and fp32 when gathered.
+
+    The command in the finding, typed as it stands, gathers the master weights; cast to bf16, they
+    are the weights that DeepSpeed itself gathers and writes in bf16.
+    """
+    folder = tmp_path / "checkpoint-2"
+    run(sys.executable, str(HERE / "zero3.py"), str(folder), DS_ACCELERATOR="cpu")
+    found = {each.name: each for each in recast.findings(recast.inspect(folder))}
+    assert list(found) == ["empty-tensors", "trainer-state"]
+    assert found["trainer-state"].command == ""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    run(*shlex.split(finding.command), DS_ACCELERATOR="cpu")
-    gathered = load_file(f"{folder}-whole/model.safetensors")
-    assert gathered.keys() == master.keys()
-    assert all(torch.equal(gathered[name], each) for name, each in master.items())
-    assert recast.scan(f"{folder}-whole/model.safetensors").tensors[0].mantissa_bits == 23
+    run(*shlex.split(found["empty-tensors"].command), DS_ACCELERATOR="cpu")
+    whole = Path(f"{folder}-whole")
+    assert [each.dtype for each in recast.inspect(whole).dtypes] == [Dtype.F32]
+    assert not recast.scan(whole).wide
+    shutil.copy(folder / "config.json", whole)
+    narrow = load_file(f"{recast.convert(whole, 'bf16').target}/model.safetensors")
+    gathered = torch.load(folder / "gathered" / "pytorch_model.bin")
+    assert narrow.keys() == gathered.keys() == set(found["empty-tensors"].tensors)
+    assert all(torch.equal(narrow[name], each) for name, each in gathered.items())

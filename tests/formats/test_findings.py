@@ -419,6 +419,18 @@ def test_what_is_there_is_converted_if_a_user_allows_it(fault: str, ckpt: Path) 
         assert all(torch.equal(stored[key], cast[key]) for key in cast)
 
 
+def test_trainer_state_of_broken_weights_is_to_be_kept(ckpt: Path) -> None:
+    """Nobody is told to delete what may be the only copy: ZeRO-3's weights lie in it."""
+    (ckpt / "optimizer.pt").touch()
+    *_, state = recast.findings(recast.inspect(ckpt))
+    assert state.name == "trainer-state"
+    assert "--delete-trainer-state" in state.command
+    hollow("lm_head.weight")(ckpt)
+    *_, state = recast.findings(recast.inspect(ckpt))
+    assert (state.name, state.command) == ("trainer-state", "")
+    assert "keep it" in state.remedy
+
+
 def test_what_stops_a_conversion_comes_first(ckpt: Path) -> None:
     """Of many findings the errors stand first, then the warnings, then the notes."""
     for fault in ("no header metadata", "wrong size", "no real claim", "tensor without place"):

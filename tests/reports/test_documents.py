@@ -253,6 +253,9 @@ def fleets(root: Path) -> Iterator[Json]:
     busy = checkpoints.two_shards(root / "runs" / "busy")
     for path in (exact, torn):
         (path / "optimizer.pt").write_bytes(bytes(9))
+    for name in ("zero/global_step1", "fsdp/pytorch_model_fsdp_0", "pickled"):
+        (root / "runs" / name).mkdir(parents=True)
+    (root / "runs" / "pickled" / "pytorch_model.bin").touch()
     for path in root.rglob("*"):
         os.utime(path, (10**9, 10**9))
     (busy / "x.tmp").touch()

@@ -166,8 +166,7 @@ not there
 transformers 4 fails
             converting adds it: recast ckpt --to bf16 [no-format-metadata]
   note      optimizer.pt: is trainer state: 12,345 bytes that no loader reads
-            a conversion leaves it out; delete it when training is done: recast ckpt \
---delete-trainer-state [trainer-state]"""
+            keep it: while anything blocks a conversion, it may be all there is [trainer-state]"""
     )
 
 

@@ -38,7 +38,8 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         *totals(checkpoint),
         *(() if codes else mixed(checkpoint)),
         *header_metadata(checkpoint),
-        *trainer_state(checkpoint),
     )
+    is_sound = all(finding.severity is not Severity.ERROR for finding in found)
+    every = (*found, *trainer_state(checkpoint, is_sound=is_sound))
     order = list(Severity)
-    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+    return tuple(sorted(every, key=lambda finding: order.index(finding.severity)))

@@ -59,8 +59,8 @@ def stray_shards(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def trainer_state(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Find what only a trainer that goes on needs."""
+def trainer_state(checkpoint: Checkpoint, *, is_sound: bool) -> Iterator[Finding]:
+    """Find what only a trainer that goes on needs; and who has weights that are not *is_sound*."""
     files = [each for each in checkpoint.left_out if each.role is Role.TRAINER_STATE]
     if files:
         size = sum(each.size for each in files)
@@ -70,6 +70,8 @@ def trainer_state(checkpoint: Checkpoint) -> Iterator[Finding]:
             Severity.NOTE,
             files[0].name,
             f"{together} trainer state: {size:,} bytes that no loader reads",
-            "a conversion leaves it out; delete it when training is done",
-            command=cures.deletion(checkpoint),
+            "a conversion leaves it out; delete it when training is done"
+            if is_sound
+            else "keep it: while anything blocks a conversion, it may be all there is",
+            command=cures.deletion(checkpoint) if is_sound else "",
         )

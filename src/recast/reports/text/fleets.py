@@ -266,7 +266,8 @@ def reason(path: Path, error: RecastError) -> str:
 
 def _below(root: Path, path: Path) -> str:
     """Return *path* as it lies in *root*."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    is_below = path != root and path.is_relative_to(root)
+    return str(path.relative_to(root)) if is_below else str(path)
 
 
 def _some(names: Sequence[str]) -> str:

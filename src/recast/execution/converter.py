@@ -173,7 +173,7 @@ def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Co
     target = out or plan.default_target
     if not plan.changes:
         if in_place:
-            tidy(workplace_in(plan), plan.checkpoint.local_path)
+            tidy(workplace_in(plan), plan.checkpoint.local_path, plan)
         return Conversion(plan, None, (), 0.0)
     if not in_place and is_finished(plan, target):
         tidy(workplace_beside(target), target)

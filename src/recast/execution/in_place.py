@@ -14,7 +14,7 @@ from recast.execution.publish import is_copied, take_over
 from recast.execution.shard_job import ShardJob
 from recast.execution.storage import naming
 from recast.execution.target import check_space, free_space
-from recast.execution.workplace import Workplace, workplace
+from recast.execution.workplace import Workplace, refuse_mixture, workplace
 from recast.planning.plan import Plan
 from recast.planning.policy import OVERFLOW
 from recast.reports.conversion import ShardConversion
@@ -33,7 +33,7 @@ def write_in_place(plan: Plan, crew: Crew) -> Written:
     path = plan.checkpoint.local_path
     with workplace(workplace_in(plan), path) as work:
         try:
-            _refuse_mixture(plan, work)
+            refuse_mixture(plan, work)
             # One shard at a time lies here twice.
             check_space(
                 max((shard.size for shard in plan.shards if shard.changes), default=0), path
@@ -111,17 +111,6 @@ def _refuse_links(plan: Plan) -> None:
                 f"is a link to {leads_to}, which is never written to",
                 "convert into a new folder with -o",
             )
-
-
-def _refuse_mixture(plan: Plan, work: Workplace) -> None:
-    """Refuse to begin where another conversion was begun: some tensors are rounded already."""
-    if work.left and work.left.get("wish") != plan.policy.fingerprint:
-        raise RefusedError(
-            str(plan.checkpoint.local_path),
-            f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
-            "made with other options",
-            f"finish it with those, or delete {work.folder} to go on from what is there",
-        )
 
 
 def _scan(plan: Plan, work: Workplace, crew: Crew) -> None:

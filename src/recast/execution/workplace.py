@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recast.dtypes import Dtype
-from recast.errors import StorageError
+from recast.errors import RefusedError, StorageError
 from recast.execution.lock import Lock
 from recast.execution.publish import write_file
 from recast.execution.storage import naming, sync_folder
@@ -46,7 +46,7 @@ class Workplace:
         """
         entry = {
             "plan": plan.fingerprint,
-            "wish": plan.policy.fingerprint,
+            "wish": plan.wish,
             "dtype": plan.policy.target.torch_name,
         }
         with naming(self.folder):
@@ -108,13 +108,30 @@ class Workplace:
         return bool(left)
 
 
-def tidy(folder: Path, subject: Path) -> None:
-    """Remove the workplace *folder* of a run that was killed when its work was done already."""
+def tidy(folder: Path, subject: Path, in_place: Plan | None = None) -> None:
+    """Remove the workplace *folder* of a run that was killed when its work was done already.
+
+    Raises RefusedError if it wrote *in_place* and its work was not this one, which is done.
+    """
     with naming(folder):
         left = folder.is_dir()
     if left:
         with workplace(folder, subject) as work:
+            if in_place is not None:
+                refuse_mixture(in_place, work)
             work.remove()
+
+
+def refuse_mixture(plan: Plan, work: Workplace) -> None:
+    """Refuse to go on where another conversion was begun: some tensors may be rounded already."""
+    begun = work.left.get("wish")
+    if begun and begun != plan.wish:
+        raise RefusedError(
+            str(plan.checkpoint.local_path),
+            f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
+            "made with other options",
+            f"finish it with those, or delete {work.folder} to go on from what is there",
+        )
 
 
 @contextmanager
@@ -126,7 +143,6 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
     Raises TargetError, about *subject*, while another process holds it.
     """
     with naming(subject):
-        made = not folder.is_dir()
         folder.mkdir(exist_ok=True)
     try:
         lock = Lock(folder / LOCK, subject)
@@ -135,7 +151,7 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
             folder.rmdir()
         raise
     with lock:
-        work = Workplace(folder, {} if made else _left_in(folder))
+        work = Workplace(folder, _left_in(folder))
         try:
             sync_folder(folder.parent)
         except StorageError:

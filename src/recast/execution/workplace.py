@@ -14,7 +14,7 @@ from recast.errors import RefusedError, StorageError
 from recast.execution.lock import Lock
 from recast.execution.publish import write_file
 from recast.execution.storage import naming, sync_folder
-from recast.planning.plan import Plan
+from recast.planning.plan import Plan, ShardPlan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 
@@ -65,17 +65,22 @@ class Workplace:
         rows = [_FIELDS(each) for each in shard.evidence]
         write_file(self._record(number), json.dumps(rows).encode(), 0o600, self.folder)
 
-    def recall(self, number: int, name: str, size: int) -> ShardConversion | None:
-        """Return what `remember` wrote down; None if it did not."""
+    def recall(self, number: int, shard: ShardPlan, *, evidence: bool) -> ShardConversion | None:
+        """Return what `remember` wrote down of *shard*.
+
+        None if it did not, or if *evidence* is wanted and was not gathered then.
+        """
         try:
             rows = json.loads(self._record(number).read_text(encoding="utf-8"))
-            evidence = (
+            found = tuple(
                 Evidence(tensor, Dtype.of_tag(source), Dtype.of_tag(dtype), *values)
                 for tensor, source, dtype, *values in rows
             )
-            return ShardConversion(name, size, tuple(evidence))
         except (OSError, ValueError, TypeError, KeyError):
             return None
+        if evidence and len(found) < sum(tensor.changes for tensor in shard.tensors):
+            return None
+        return ShardConversion(shard.name, shard.size, found)
 
     def remove(self) -> None:
         """Remove the folder with all that is in it, the lock last: until then nobody gets in."""

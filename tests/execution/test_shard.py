@@ -224,8 +224,8 @@ def replace(path: Path) -> None:
     ("change", "problem"),
     [
         (shrink, "ends at byte 2000, before its header says"),
-        (spoil, "was changed while recast read it"),
-        (replace, "was changed while recast read it"),
+        (spoil, "was changed while recast ran"),
+        (replace, "was changed while recast ran"),
     ],
 )
 def test_a_source_that_changes_meanwhile(
@@ -256,7 +256,7 @@ def test_a_source_that_changed_before(tmp_path: Path, change: Callable[[Path], N
     save_shard(source, {"a": torch.ones(1000)})
     plan = recast.plan(source, "bf16").shards[0]
     change(source)
-    with pytest.raises(StorageError, match="was changed while recast read it"):
+    with pytest.raises(StorageError, match="was changed while recast ran"):
         convert_shard(plan, source, out)
     assert list(tmp_path.iterdir()) == [source]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from recast.errors import RecastError, StorageError
+from recast.errors import RecastError
 from recast.execution.crew import Crew
 from recast.execution.publish import (
     copy_file,
@@ -15,7 +15,7 @@ from recast.execution.publish import (
 )
 from recast.execution.shard import Effort
 from recast.execution.shard_job import ShardJob
-from recast.execution.storage import Source, naming
+from recast.execution.storage import Source, changed, naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
 from recast.planning.plan import Plan
@@ -111,9 +111,7 @@ def write_documents(plan: Plan, folder: Path, scratch: Path, effort: Effort) -> 
         with naming(place):
             before = place.stat()
             if place.read_bytes() != _text_before(plan, document.name).encode():
-                raise StorageError(
-                    str(place), "was changed while recast ran", "run the same command again"
-                )
+                raise changed(place)
         path, mode = folder / document.name, before.st_mode & 0o7777
         owner = before if path == place else None  # what is new belongs to whoever makes it
         write_file(path, document.text.encode(), mode, scratch, owner)

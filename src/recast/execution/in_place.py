@@ -7,10 +7,10 @@ bits: the index says which shard holds a tensor, and not in which dtype.
 from itertools import accumulate
 from pathlib import Path
 
-from recast.errors import AGAIN, RecastError, RefusedError, StorageError
+from recast.errors import AGAIN, RecastError, RefusedError
 from recast.execution.anew import Written, workplace_beside, write_documents
 from recast.execution.crew import Crew
-from recast.execution.publish import is_copied, take_over
+from recast.execution.publish import take_place
 from recast.execution.shard_job import ShardJob
 from recast.execution.storage import naming
 from recast.execution.target import check_space, free_space
@@ -66,7 +66,9 @@ def _replace(plan: Plan, work: Workplace, crew: Crew) -> tuple[ShardConversion, 
         )
         room = _at_once([shard.size for _, shard in changing], plan.checkpoint.local_path)
         for job, shard_done in crew.carry_out(jobs, room):
-            _publish(job)
+            shard = job.plan
+            before = shard.size_before, shard.modified
+            take_place(job.staged, job.source, shard.size, before)
             done[job.number] = shard_done
         write_documents(plan, plan.checkpoint.local_path, work.folder, crew.effort)
     except RecastError as error:
@@ -86,16 +88,6 @@ def _at_once(sizes: list[int], path: Path) -> int:
     room = free_space(path) // 2
     largest = accumulate(sorted(sizes, reverse=True))
     return max(1, sum(taken <= room for taken in largest))
-
-
-def _publish(job: ShardJob) -> None:
-    """Put a finished shard in the place of its source."""
-    with naming(job.source):
-        if not is_copied(job.source, job.plan.size_before, job.plan.modified):
-            raise StorageError(
-                str(job.source), "was changed while recast ran", "run the same command again"
-            )
-    take_over(job.staged, job.source, job.plan.size, renew=True)
 
 
 def _refuse_links(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from recast.errors import StorageError, TargetError
-from recast.execution.storage import Output, naming, sync_folder
+from recast.execution.storage import Output, changed, naming, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})  # as on FAT
 # ns in which time is counted by ext4 and xfs, NTFS and SMB, some network disks, exFAT, ext3, FAT.
@@ -66,20 +66,31 @@ def write_file(
         output.finish()
 
 
-def take_over(staged: Path, path: Path, size: int, *, renew: bool = False) -> None:
+def take_over(staged: Path, path: Path, size: int) -> None:
     """Give *staged*, a complete and durable file of *size* bytes, the name *path*, durably.
 
-    With *renew* it takes the place of a file: it gets that one's owner, and the time of now.
     Raises StorageError, also if whoever has written it wrote it elsewhere.
     """
     _await(staged, size)
     with naming(path):
-        if renew:
-            give(staged, path.stat())
-            os.utime(staged)
-            with staged.open("rb") as file:
-                os.fsync(file.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(path)
+    sync_folder(path.parent)
+
+
+def take_place(staged: Path, path: Path, size: int, before: tuple[int, int]) -> None:
+    """Do the same where *path* is a file already: *staged* gets its owner, and the time of now.
+
+    Raises StorageError, also if that file has no longer the size and time that it had *before*.
+    """
+    _await(staged, size)
+    with naming(path):
+        give(staged, path.stat())
+        os.utime(staged)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        if not is_copied(path, *before):  # last, so that hardly anything can happen in between
+            raise changed(path)
         staged.replace(path)
     sync_folder(path.parent)
 
@@ -136,9 +147,7 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     if _look(source) != before:
-        raise StorageError(
-            str(source), "was changed while recast copied it", "run again once nothing writes to it"
-        )
+        raise changed(source)
 
 
 def _look(path: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import psutil
 import pytest
@@ -288,6 +290,20 @@ def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool)
     assert broken
     assert not failed
     repaired_in_the_end(hundred, root)
+
+
+@pytest.mark.parametrize("where", [{"in_place": True}, {"out": "out"}], ids=["in place", "anew"])
+def test_workers_that_stand_elsewhere(
+    where: dict[str, Any], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths as people type them lead every worker to the same files, whatever folder it is in."""
+    runs.age(shutil.copytree(saved, tmp_path / "here" / "runs"))
+    monkeypatch.chdir(tmp_path / "here")
+    with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
+        done = recast.convert_all(recast.discover("runs"), "bf16", pool, **where)
+    assert {each.fate for each in done} == {Fate.REPAIRED}, [str(each.error) for each in done]
+    for path in recast.discover(saved):
+        runs.check_repaired(path, Path(where.get("out", "runs")) / path.relative_to(saved))
 
 
 def is_of(pool: ProcessPoolExecutor, process: psutil.Process) -> bool:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import recast
 from recast import cli
-from recast.execution.fleets import discovery
+from recast.execution.fleets import discovery, trainer_state
 from recast.execution.fleets.survey import survey_all
 from recast.execution.lock import Lock
 from recast.reports.text import fleets as fleet_text
@@ -309,7 +309,13 @@ def test_fresh_trainer_state_stays(mixed: Path) -> None:
     assert optimizer.exists()
 
 
-@pytest.mark.parametrize("log", ["runs/Nov25_host/events.out.tfevents.1", "train.log"])
+@pytest.mark.parametrize(
+    "log",
+    [
+        "runs/Nov25_host/events.out.tfevents.1",
+        *("train.log", "slurm-77.out", "metrics.jsonl", "checkpoint-300/optimizer.pt.tmp"),
+    ],
+)
 def test_trainer_state_of_a_run_that_goes_on_stays(mixed: Path, log: str) -> None:
     """Between two checkpoints only its logs show that a trainer is alive."""
     file = mixed / "run-1" / log
@@ -325,6 +331,50 @@ def test_trainer_state_of_a_run_that_goes_on_stays(mixed: Path, log: str) -> Non
     runs.age(mixed)
     assert run(mixed, *options).exit_code == 0
     assert not (mixed / "run-1" / "checkpoint-200" / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["step_100", "epoch-3", "best", "checkpoint-best", "0042"])
+def test_trainer_state_of_checkpoints_by_any_name(root: Path, name: str) -> None:
+    """Whatever a trainer calls its checkpoints, the logs beside them are those of their run."""
+    home = root / "run-0" / "checkpoint-100"
+    home = home.rename(home.with_name(name))
+    (home / "optimizer.bin").touch()
+    runs.age(root)
+    log = root / "run-0" / "logs" / "events.out.tfevents.1"
+    log.parent.mkdir()
+    log.touch()
+    options = (root, "-r", "--delete-trainer-state", "--include", f"run-0/{name}")
+    assert "may be resumed from: logs/events.out.tfevents.1 is 1 min old" in run(*options).stdout
+    assert (home / "optimizer.bin").exists()
+    log.rename(root / "run-1" / "train.log")  # the neighbour's
+    assert run(*options).exit_code == 0
+    assert not (home / "optimizer.bin").exists()
+
+
+def test_what_recast_itself_has_written_is_no_sign_of_a_trainer(mixed: Path) -> None:
+    """Right after a repair in place, the trainer state of runs that are over can be deleted."""
+    options = ("-r", "--include", "run-1/checkpoint-200")
+    assert run(mixed, *options, "--to", "bf16", "--in-place").exit_code == 0
+    assert run(mixed, *options, "--delete-trainer-state").exit_code == 0
+    assert not (mixed / "run-1" / "checkpoint-200" / "optimizer.pt").exists()
+
+
+def test_a_run_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of checkpoints of one run do not cost a search each, but a search in all."""
+    for home in recast.discover(root):
+        (home / "optimizer.pt").touch()
+    runs.age(root)
+    looked = []
+    walk = os.walk
+
+    def noting(folder: Path, **options: object) -> object:
+        looked.append(folder)
+        return walk(folder, **options)
+
+    monkeypatch.setattr(trainer_state.os, "walk", noting)
+    assert run(root, "-r", "--delete-trainer-state").exit_code == 0
+    searched = [each for each in looked if each.name.startswith("run-")]
+    assert sorted(searched) == [root / name for name in ("run-0", "run-1", "run-2")]
 
 
 def test_trainer_state_that_is_a_link(mixed: Path) -> None:

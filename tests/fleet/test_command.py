@@ -81,6 +81,36 @@ def test_the_table(mixed: Path) -> None:
     assert "1.10 kB of trainer state" in done.stdout
 
 
+def test_links_lead_to_nothing_that_is_written(root: Path) -> None:
+    """What a link makes part of a run, such as its base, is looked at, and never changed there."""
+    base = root.parent / "elsewhere" / "base"
+    shutil.copytree(root / "run-0" / "checkpoint-100", base)
+    (base / "optimizer.pt").touch()
+    (root / "run-0" / "base").symlink_to(base)
+    runs.age(root)
+    runs.age(base.parent)
+    before = runs.contents(base.parent)
+    assert "run-0/base" in run(root, "-r").stdout
+    line = f"left alone, since links lead out of {root} to run-0/base (at {base}): name that folder"
+    for arguments in (
+        ("--to", "bf16", "-n"),
+        ("--to", "bf16"),
+        ("--to", "bf16", "--in-place"),
+        ("--delete-trainer-state",),
+    ):
+        done = run(root, "-r", *arguments)
+        assert done.exit_code == 0
+        assert line in done.stdout
+        outside = result(run(root, "-r", *arguments, "--json"))["outside"]
+        assert outside == [{"path": str(root / "run-0" / "base"), "leads_to": str(base)}]
+        assert runs.contents(base.parent) == before
+        assert not (root / "run-0" / "base-bf16").exists()
+    (base / "optimizer.pt").unlink()  # which no result has
+    out = root.parent / "out"
+    assert run(root, "-r", "--to", "bf16", "-o", out).exit_code == 0
+    runs.check_repaired(base, out / "run-0" / "base")
+
+
 def test_weights_that_recast_does_not_read(root: Path) -> None:
     """They are named by every look and every repair, with the way out; they are no failure."""
     for number in range(7):

@@ -256,6 +256,7 @@ def fleets(root: Path) -> Iterator[Json]:
     for name in ("zero/global_step1", "fsdp/pytorch_model_fsdp_0", "pickled"):
         (root / "runs" / name).mkdir(parents=True)
     (root / "runs" / "pickled" / "pytorch_model.bin").touch()
+    (root / "runs" / "base").symlink_to(checkpoints.two_shards(root / "base"))
     for path in root.rglob("*"):
         os.utime(path, (10**9, 10**9))
     (busy / "x.tmp").touch()

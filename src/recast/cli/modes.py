@@ -64,6 +64,7 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
         to=arguments.to,
         out=arguments.out,
         in_place=arguments.in_place,
+        deletes=arguments.delete_trainer_state,
         dry_run=arguments.dry_run,
         include=arguments.include,
         exclude=arguments.exclude,

@@ -69,6 +69,11 @@ def unread(found: Sequence[Unread]) -> list[Document]:
     ]
 
 
+def outside(found: Sequence[Path]) -> list[Document]:
+    """Return which checkpoints were left alone, since links lead to them."""
+    return [{"path": str(each), "leads_to": str(each.resolve())} for each in found]
+
+
 def repair(
     root: Path, outcomes: Sequence[Outcome], target: Dtype, seconds: float, *, in_place: bool
 ) -> Document:

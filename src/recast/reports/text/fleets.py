@@ -150,17 +150,22 @@ def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:
     return text.printable(line)
 
 
-def unread(root: Path, found: Sequence[Unread]) -> str:
-    """Return which folders have weights in a form that recast does not read; "" if none.
+def besides(root: Path, unread: Sequence[Unread], outside: Sequence[Path]) -> str:
+    """Return which folders were found whose weights are not read, or left alone; "" if none.
 
-    Each form has its line, which begins with the end of the one before.
+    Each line begins with the end of the one before.
     """
-    lines = ""
-    for form in dict.fromkeys(each.form for each in found):
-        folders = [_below(root, each.path) for each in found if each.form is form]
-        where = text.printable(_some(folders))
-        lines += f"\n  unread    {form.value} in {where}: {form.remedy}"
-    return lines
+    lines = []
+    for form in dict.fromkeys(each.form for each in unread):
+        folders = [_below(root, each.path) for each in unread if each.form is form]
+        lines.append(f"  unread    {form.value} in {_some(folders)}: {form.remedy}")
+    if outside:
+        folders = [f"{_below(root, each)} (at {each.resolve()})" for each in outside]
+        lines.append(
+            f"  outside   left alone, since links lead out of {root} to {_some(folders)}: "
+            "name that folder itself, or give -o"
+        )
+    return "".join(f"\n{text.printable(line)}" for line in lines)
 
 
 def duration(seconds: float) -> str:

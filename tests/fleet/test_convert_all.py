@@ -337,6 +337,51 @@ def test_in_place_and_out_exclude_each_other(root: Path) -> None:
         recast.convert_all([root], "int8")
 
 
+@pytest.mark.parametrize("given", [None, ".", "absolute"])
+def test_paths_however_they_are_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Relative, absolute and winding paths go together, and each result lies where it belongs."""
+    run = root / "run-0"
+    save_sharded(run, {"model-00001-of-00001.safetensors": random_tensors(a=(4, 4))})
+    runs.age(root)
+    monkeypatch.chdir(root)
+    # Whatever lies in the run's folder waits for the run, which is named last.
+    paths = [
+        "run-0/checkpoint-100",
+        run / "checkpoint-200",
+        "run-1/../run-1/checkpoint-100",
+        "run-0",
+    ]
+    out = tmp_path / "out"
+    top = {"absolute": root}.get(str(given), given)
+    done = recast.convert_all(paths, "bf16", out=out, root=top)
+    assert [each.error for each in done] == [None] * 4
+    assert [each.target for each in done] == [
+        out / below
+        for below in (
+            "run-0/checkpoint-100",
+            "run-0/checkpoint-200",
+            "run-1/checkpoint-100",
+            "run-0",
+        )
+    ]
+    assert found(out) == sorted(each.target for each in done)
+    beside = recast.convert_all(["run-2/checkpoint-100", root / "run-1" / "checkpoint-200"], "bf16")
+    assert fates(beside) == [Fate.REPAIRED] * 2
+
+
+def test_a_root_that_does_not_hold_the_paths(root: Path, tmp_path: Path) -> None:
+    """Nothing is written, and the error names the path. Without *out*, there is no error."""
+    paths = found(root)
+    with pytest.raises(TargetError, match="does not lie below") as caught:
+        recast.convert_all(paths, "bf16", out=tmp_path / "out", root=root / "run-0")
+    assert caught.value.subject == str(root / "run-1" / "checkpoint-100")
+    assert not (tmp_path / "out").exists()
+    done = recast.convert_all(paths, "bf16", root=root / "run-0", in_place=True)
+    assert fates(done) == [Fate.REPAIRED] * 6
+
+
 def test_each_like_its_own_base(tmp_path: Path) -> None:
     """With like="auto", a checkpoint takes the dtypes of the folder that its config names."""
     base, tuned, other = (tmp_path / name for name in ("base", "runs/tuned", "runs/other"))

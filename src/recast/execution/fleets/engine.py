@@ -17,6 +17,7 @@ from recast.execution.fleets.meter import Meter, Watcher
 from recast.execution.fleets.survey import planned
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
+from recast.execution.storage import naming
 from recast.execution.target import lacks_room
 from recast.reports.fleet import Fate, Outcome, repaired
 
@@ -25,7 +26,8 @@ from recast.reports.fleet import Fate, Outcome, repaired
 class Places:
     """Where results go: below *out*, as they lie below *root*; beside their sources; in place.
 
-    *untouched* are folders that stay as they are, links resolved.
+    *root* matters to *out* alone, and is absolute. *untouched* are folders that stay as they are,
+    links resolved.
     """
 
     out: Path | None
@@ -35,7 +37,7 @@ class Places:
 
     def of(self, path: Path) -> Path | None:
         """Return where the result of *path* goes; None for where `convert` puts it."""
-        return None if self.out is None else self.out / path.relative_to(self.root)
+        return None if self.out is None else self.out / absolute(path).relative_to(self.root)
 
 
 @dataclass(slots=True)
@@ -211,9 +213,16 @@ def _nested(tasks: Sequence[_Task]) -> list[_Task]:
 
     While a checkpoint is read, nothing in its folder should come and go.
     """
-    by_path = {task.path: task for task in tasks}
+    by_path = {absolute(task.path): task for task in tasks}
     outermost: list[_Task] = []
     for task in tasks:
-        outer = next((by_path[each] for each in task.path.parents if each in by_path), None)
+        parents = absolute(task.path).parents
+        outer = next((by_path[each] for each in parents if each in by_path), None)
         (outermost if outer is None else outer.inner).append(task)
     return outermost
+
+
+def absolute(path: Path) -> Path:
+    """Return *path* as others are compared with it, however it was written. Raises StorageError."""
+    with naming(path):
+        return Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and links as they are

@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -191,28 +192,32 @@ class Fleet:
         meter.check()
         if isinstance(task.seen, RecastError):
             raise task.seen
-        try:
+        with _excused(task.path, task.seen):
             made = planned(inspect(task.path), self.dtype, self.wishes)
-        except RecastError:
-            if busy := _busy(task.path, task.seen):  # no wonder then
-                return busy
-            raise
-        if made.changes and (busy := _busy(task.path, task.seen)):
-            return busy
-        if made.changes and task.path.resolve() in self.places.untouched:
-            return Outcome(task.path, Fate.SKIPPED, error=_base_of_others(task.path))
+        if made.changes:
+            _refuse_busy(task.path, task.seen)
+            if task.path.resolve() in self.places.untouched:
+                return Outcome(task.path, Fate.SKIPPED, error=_base_of_others(task.path))
         meter.expect(made, scanned=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
         return repaired(carry_out(made, target, crew, in_place=self.places.in_place))
 
 
-def _busy(path: Path, seen: Glance) -> Outcome | None:
-    """Return what becomes of a checkpoint that somebody is writing; None if nobody is."""
-    if not (sign := sign_of_life(path, seen)):
-        return None
-    problem, remedy = f"is being written: {sign}", "run again when it is finished"
-    return Outcome(path, Fate.SKIPPED, error=StorageError(str(path), problem, remedy))
+@contextmanager
+def _excused(path: Path, seen: Glance) -> Iterator[None]:
+    """Let an error inside the block be a BusyError if somebody is writing the checkpoint *path*."""
+    try:
+        yield
+    except RecastError:
+        _refuse_busy(path, seen)  # no wonder then
+        raise
+
+
+def _refuse_busy(path: Path, seen: Glance) -> None:
+    """Raise BusyError if somebody is writing the checkpoint *path*, which was *seen* before."""
+    if sign := sign_of_life(path, seen):
+        raise BusyError(str(path), f"is being written: {sign}", "run again when it is finished")
 
 
 def _base_of_others(path: Path) -> TargetError:

@@ -1,5 +1,6 @@
 """Many checkpoints at once: the same on every executor."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -15,9 +16,10 @@ from safetensors.torch import load_file
 
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
-from recast.execution import shard_job
+from recast.execution import shard_job, target
 from recast.execution.shard import Effort
 from recast.execution.shard_job import carry_out
+from recast.execution.storage import naming
 from tests.checkpoints import random_tensors, save_shard, save_sharded
 from tests.fleet import runs
 
@@ -211,6 +213,111 @@ def test_what_lies_in_a_failure_waits(root: Path, tmp_path: Path) -> None:
     assert sorted(fates(done)) == [Fate.RIGHT] * 4 + [Fate.REPAIRED] * 3
 
 
+def with_outer(root: Path) -> Path:
+    """Save a model in the folder of the first run, and return that."""
+    run = root / "run-0"
+    save_sharded(run, {"model-00001-of-00001.safetensors": random_tensors(a=(4, 4))})
+    runs.age(root)
+    return run
+
+
+def check_told(notes: Notes, done: list[Outcome]) -> None:
+    """Check that a watcher was told of all bytes, and of each outcome, once."""
+    assert sum(notes.done.values()) == notes.whole
+    assert sorted(map(repr, notes.outcomes)) == sorted(map(repr, done))
+
+
+def test_what_lacks_room_is_tried_again(
+    executor: Executor | None, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all else is done, with what lies in it; each is told once, and no byte twice."""
+    run, out = with_outer(root), tmp_path / "out"
+    short = {out / "run-0", out / "run-0" / "checkpoint-100", out / "run-2" / "checkpoint-200"}
+
+    def free(place: Path) -> int:
+        if place in short:
+            short.remove(place)
+            return 0
+        return 10**9
+
+    monkeypatch.setattr(target, "free_space", free)
+    notes = Notes()
+    done = recast.convert_all(found(root), "bf16", executor, out=out, root=root, watcher=notes)
+    assert not short
+    assert [each.error for each in done] == [None] * 7
+    assert found(out) == [out / path.relative_to(root) for path in found(root)]
+    assert recast.verify(out / "run-0", against=run).holds
+    check_told(notes, done)
+
+
+def test_what_lacks_room_twice(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails, and what lies in it with it; each is told once, and no byte twice."""
+    run, out = with_outer(root), tmp_path / "out"
+    tried: list[Path] = []
+
+    def free(place: Path) -> int:
+        tried.append(place)
+        return 0 if place == out / "run-0" else 10**9
+
+    monkeypatch.setattr(target, "free_space", free)
+    notes = Notes()
+    paths = found(root)
+    done = recast.convert_all(paths, "bf16", out=out, root=root, watcher=notes)
+    assert fates(done) == [*[Fate.FAILED] * 3, *[Fate.REPAIRED] * 4]
+    assert "are free there" in done[0].error.problem
+    assert all(f"lies in {run}" in each.error.problem for each in done[1:3])
+    assert tried[-1] == out / "run-0"
+    assert tried.count(out / "run-0") == 2
+    check_told(notes, done)
+    recast.convert_all(paths[:1], "bf16", out=out, root=root)
+    assert tried.count(out / "run-0") == 3  # alone, it would find no more room either
+
+
+def test_what_is_repaired_in_place_makes_room(
+    saved: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the model around it, too, which is tried again when all that lies in it is done."""
+    run = with_outer(root)
+    inner = run / "checkpoint-100" / "model-00001-of-00002.safetensors"
+    before = inner.stat().st_size
+
+    def free(place: Path) -> int:
+        return 0 if place == run and inner.stat().st_size == before else 10**9
+
+    monkeypatch.setattr(target, "free_space", free)
+    notes = Notes()
+    done = recast.convert_all(found(root), "bf16", in_place=True, watcher=notes)
+    assert [each.error for each in done] == [None] * 7
+    check_told(notes, done)
+    for path in found(saved):
+        runs.check_repaired(path, root / path.relative_to(saved))
+
+
+def test_a_disk_that_is_full_for_a_moment(
+    saved: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place, what the first try has replaced already does not pass for a trainer's work."""
+    paths = found(root)[:2]
+    convert = shard_job.convert_shard
+    full = [True]
+
+    def fill(plan, source, *rest):
+        """Have no room for the second shard of the first checkpoint, once."""
+        if full and source == paths[0] / "model-00002-of-00002.safetensors":
+            full.pop()
+            with naming(source):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return convert(plan, source, *rest)
+
+    monkeypatch.setattr(shard_job, "convert_shard", fill)
+    notes = Notes()
+    done = recast.convert_all(paths, "bf16", in_place=True, watcher=notes)
+    assert [each.error for each in done] == [None] * 2
+    check_told(notes, done)
+    for path in paths:
+        runs.check_repaired(saved / path.relative_to(root), path)
+
+
 class Twice(Executor):
     """Runs every job twice, at once, and gives back what the first or the last to end returns."""
 
@@ -335,6 +442,51 @@ def test_in_place_and_out_exclude_each_other(root: Path) -> None:
         recast.convert_all([root], "bf16", in_place=True, out=root / "out")
     with pytest.raises(recast.DtypeError):
         recast.convert_all([root], "int8")
+
+
+@pytest.mark.parametrize("given", [None, ".", "absolute"])
+def test_paths_however_they_are_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Relative, absolute and winding paths go together, and each result lies where it belongs."""
+    run = root / "run-0"
+    save_sharded(run, {"model-00001-of-00001.safetensors": random_tensors(a=(4, 4))})
+    runs.age(root)
+    monkeypatch.chdir(root)
+    # Whatever lies in the run's folder waits for the run, which is named last.
+    paths = [
+        "run-0/checkpoint-100",
+        run / "checkpoint-200",
+        "run-1/../run-1/checkpoint-100",
+        "run-0",
+    ]
+    out = tmp_path / "out"
+    top = {"absolute": root}.get(str(given), given)
+    done = recast.convert_all(paths, "bf16", out=out, root=top)
+    assert [each.error for each in done] == [None] * 4
+    assert [each.target for each in done] == [
+        out / below
+        for below in (
+            "run-0/checkpoint-100",
+            "run-0/checkpoint-200",
+            "run-1/checkpoint-100",
+            "run-0",
+        )
+    ]
+    assert found(out) == sorted(each.target for each in done)
+    beside = recast.convert_all(["run-2/checkpoint-100", root / "run-1" / "checkpoint-200"], "bf16")
+    assert fates(beside) == [Fate.REPAIRED] * 2
+
+
+def test_a_root_that_does_not_hold_the_paths(root: Path, tmp_path: Path) -> None:
+    """Nothing is written, and the error names the path. Without *out*, there is no error."""
+    paths = found(root)
+    with pytest.raises(TargetError, match="does not lie below") as caught:
+        recast.convert_all(paths, "bf16", out=tmp_path / "out", root=root / "run-0")
+    assert caught.value.subject == str(root / "run-1" / "checkpoint-100")
+    assert not (tmp_path / "out").exists()
+    done = recast.convert_all(paths, "bf16", root=root / "run-0", in_place=True)
+    assert fates(done) == [Fate.REPAIRED] * 6
 
 
 def test_each_like_its_own_base(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What is a checkpoint in a folder of runs, and what is not."""
 
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,49 @@ def test_files_that_move_mean_that_somebody_writes(
     done = outcome(ckpt)
     assert done.fate is recast.Fate.SKIPPED
     assert "its files have just changed" in done.error.problem
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_goes_while_it_is_looked_at_means_that_somebody_writes(
+    ckpt: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary file, or folder, that was listed and is gone is no error of the disk."""
+    walk = os.walk
+    looks = []
+
+    def pass_by(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        """List what is there, and in the first look what is there no more, too."""
+        looks.append(top)
+        for parent, folders, names in walk(top, **options):
+            if len(looks) == 1:
+                (names if kind == "file" else folders).append("fleeting")
+            yield parent, folders, names
+
+    monkeypatch.setattr(discovery.os, "walk", pass_by)
+    before = runs.contents(ckpt)
+    done = outcome(ckpt)
+    assert done.fate is recast.Fate.SKIPPED
+    assert done.error.problem == "is being written: fleeting has just gone"
+    assert runs.contents(ckpt) == before
+    assert outcome(ckpt).fate is recast.Fate.REPAIRED
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_looked_at(
+    ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that keeps only its latest checkpoints deletes the others, file by file."""
+    walk = os.walk
+
+    def delete(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        """List what is there, and delete it."""
+        for listed in walk(top, **options):
+            shutil.rmtree(ckpt)
+            yield listed
+
+    monkeypatch.setattr(discovery.os, "walk", delete)
+    done = outcome(ckpt)
+    assert done.fate is recast.Fate.SKIPPED
+    assert done.error.problem == "was deleted meanwhile"
 
 
 def test_a_checkpoint_that_was_just_finished_is_repaired(

@@ -217,11 +217,6 @@ class Outcome:
         """The bytes by which the result is smaller than the source."""
         return self.size_before - self.size_after
 
-    @property
-    def is_well(self) -> bool:
-        """Whether there is nothing left to be done."""
-        return self.error is None
-
 
 def repaired(done: Conversion) -> Outcome:
     """Return what became of a checkpoint that was converted."""

@@ -6,6 +6,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -250,51 +251,66 @@ class Glance:
         weights: the bytes of all weights files.
         digest: a number that changes when a file comes, goes, grows or is written.
         newest: when the last of them was written, in seconds since 1970.
-        temporary: a temporary file that somebody has written not long ago; empty if none.
+        sign: what shows that somebody was writing at that moment; empty if nothing did.
         taken: when the glance was taken, in seconds on the monotonic clock.
     """
 
     weights: int
     digest: int
     newest: float
-    temporary: str
+    sign: str
     taken: float
 
 
 def glance(path: Path) -> Glance:
     """Take a look at the files of the checkpoint *path*. Raises StorageError."""
-    files, weights, newest, temporary = [], 0, 0.0, ""
+    files, weights, newest, sign = [], 0, 0.0, ""
     now = time.time()
     with naming(path):
         for name, status in _own_files(path):
+            if status is None:
+                sign = f"{name} has just gone"
+                continue
             if role(name) is Role.WEIGHTS:
                 weights += status.st_size
             if _is_temporary(f"{path.name}/{name}") and abs(now - status.st_mtime) < _FRESH:
-                temporary = name
+                sign = f"{name} is new"
             files.append((name, status.st_size, status.st_mtime_ns))
             newest = max(newest, status.st_mtime)
-    return Glance(weights, hash(tuple(sorted(files))), newest, temporary, time.monotonic())
+    return Glance(weights, hash(tuple(sorted(files))), newest, sign, time.monotonic())
 
 
-def _own_files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files that belong to a checkpoint, by their names relative to it."""
+def _own_files(path: Path) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield the files that belong to a checkpoint, by their names relative to it.
+
+    What goes while it is looked at has None: a trainer makes, renames and removes temporary files.
+    """
     if not path.is_dir():
         yield path.name, path.stat()
         return
-    for parent, folders, names in os.walk(path, onerror=_raise):
+    gone: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError) or Path(error.filename) == path:
+            raise error
+        gone.append(Path(error.filename))
+
+    for parent, folders, names in os.walk(path, onerror=note):
         below = Path(parent).relative_to(path).as_posix()
         prefix = "" if below == "." else f"{below}/"
         folders[:] = [each for each in folders if not role(f"{prefix}{each}/").is_left_out]
         for name in names:
-            place = Path(parent, name)
-            status = place.lstat() if place.is_symlink() and not place.exists() else place.stat()
-            if stat.S_ISREG(status.st_mode):
+            status = _status(Path(parent, name))
+            if status is None or stat.S_ISREG(status.st_mode):
                 yield f"{prefix}{name}", status
+    yield from ((folder.relative_to(path).as_posix(), None) for folder in gone)
 
 
-def _raise(error: OSError) -> None:
-    """Raise what `os.walk` would pass over."""
-    raise error
+def _status(place: Path) -> os.stat_result | None:
+    """Return what the system says of a file, or of a link to nothing; None if it has just gone."""
+    with suppress(FileNotFoundError):
+        return place.lstat() if place.is_symlink() and not place.exists() else place.stat()
+    return None
 
 
 def _is_temporary(name: str) -> bool:
@@ -308,11 +324,11 @@ def sign_of_life(path: Path, before: Glance) -> str:
     Compares with *before*. If the newest file was written just then, some time has to pass
     between the two looks.
     """
-    if before.temporary:
-        return f"{before.temporary} is new"
+    if before.sign:
+        return before.sign
     if abs(time.time() - before.newest) < RECENT:
         time.sleep(max(0.0, before.taken + PAUSE - time.monotonic()))
     after = glance(path)
-    if after.temporary:
-        return f"{after.temporary} is new"
+    if after.sign:
+        return after.sign
     return "" if after.digest == before.digest else "its files have just changed"

@@ -9,7 +9,7 @@ from recast import dtypes
 from recast.errors import TargetError
 from recast.execution.fleets.crews import crews_for
 from recast.execution.fleets.discovery import AnyPath
-from recast.execution.fleets.engine import Fleet, Places
+from recast.execution.fleets.engine import Fleet, Places, absolute
 from recast.execution.fleets.meter import Watcher
 from recast.execution.fleets.survey import AUTO, bases_of
 from recast.execution.reader import inspect
@@ -70,7 +70,7 @@ def convert_all(
 
     Raises:
         DtypeError: if *dtype* is none that recast converts to.
-        TargetError: if *out* is given beside *in_place*.
+        TargetError: if *out* is given beside *in_place*, or *root* does not hold all *paths*.
         RefusedError: if *workers* is none.
 
     Example:
@@ -93,7 +93,7 @@ def convert_all(
     }
     places = Places(
         Path(out) if out else None,
-        _root(listed, root),
+        _root(listed, root) if out else Path(),
         in_place=in_place,
         untouched=bases_of(listed) if in_place and like == AUTO else frozenset(),
     )
@@ -109,7 +109,19 @@ def convert_all(
 
 
 def _root(paths: Sequence[Path], root: AnyPath | None) -> Path:
-    """Return the folder below which results get the paths of their sources."""
-    if root is not None or not paths:
-        return Path(root or ".")
-    return Path(os.path.commonpath([each.parent for each in paths]))
+    """Return the folder below which results get the paths of their sources.
+
+    Raises TargetError if it does not hold all *paths*.
+    """
+    places = [absolute(path) for path in paths]
+    if root is None:
+        return Path(os.path.commonpath([each.parent for each in places])) if places else Path()
+    top = absolute(Path(root))
+    for path, place in zip(paths, places, strict=True):
+        if not place.is_relative_to(top):
+            raise TargetError(
+                str(path),
+                f"does not lie below {root}, so that its result has no place",
+                "name a folder that holds all checkpoints, or none",
+            )
+    return top

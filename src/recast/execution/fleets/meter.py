@@ -25,7 +25,7 @@ class StoppedError(BaseException):
 
 
 class Meter:
-    """Tells the watcher of one checkpoint, as much as its weights weigh, whatever is done."""
+    """Tells the watcher of one checkpoint, never more than its weights weigh, whatever is done."""
 
     def __init__(self, path: Path, weights: int, watcher: Watcher, stopped: Event) -> None:
         """Tell *watcher* of the checkpoint *path*, until *stopped*; *weights* is in bytes."""
@@ -58,6 +58,7 @@ class Meter:
             more, self._told = due - self._told, due
         self._watcher.advance(self._path, more)
 
-    def finish(self) -> None:
-        """Hear that nothing more will be done."""
-        self._watcher.advance(self._path, self._weights - self._told)
+    @property
+    def left(self) -> int:
+        """The bytes of the weights of which the watcher was not told."""
+        return self._weights - self._told

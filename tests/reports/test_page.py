@@ -310,6 +310,28 @@ def test_what_was_done_is_said_though_no_page_shows_it(tmp_path: Path) -> None:
         assert recast.verify(target, against=source).holds
 
 
+def test_a_page_of_what_was_there_already_claims_no_measurement(tmp_path: Path) -> None:
+    """It says so, and the command that checks it, which holds; nor does the document have zeros."""
+    source = two_shards(tmp_path / "ckpt")
+    page = tmp_path / "page.html"
+    line = [str(source), "--to", "bf16", "--report", str(page), "--json"]
+    shown, evidence = [], []
+    for _ in range(2):
+        answer = CliRunner().invoke(command, line)
+        assert answer.exit_code == 0, answer.output
+        evidence.append(json.loads(answer.stdout)["results"][0]["evidence"])
+        shown.append(page.read_text(encoding="utf-8"))
+    assert evidence[0]["changed_values"] > 0
+    assert evidence[1] is None
+    for measured in ("values changed</span>", "became infinite</span>", "NaN</span>"):
+        assert [measured in each for each in shown] == [True, False]
+    assert "was there already" in shown[1]
+    assert "Nothing had to be cast" not in shown[1]
+    check = f"recast {source}-bf16 --against {source}"
+    assert [check in each for each in shown] == [False, True]
+    assert CliRunner().invoke(command, check.split()[1:]).exit_code == 0
+
+
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
     """If the disk fails, the page that was there is still there, and nothing beside it."""
     found = recast.inspect(two_shards(tmp_path / "ckpt"))

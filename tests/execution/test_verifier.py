@@ -434,3 +434,15 @@ def test_every_difference_is_a_line(ckpt: Path, out: Path) -> None:
     tensor, file = map(str, recast.verify(out, against=ckpt).differences)
     assert tensor.startswith(f"{FIRST}: tensor 'model.norm.weight': 8 of 8 values are not")
     assert file == "tokenizer.json: is missing"
+
+
+def test_a_file_that_goes_while_it_is_compared_is_named(ckpt: Path, out: Path) -> None:
+    """An error names the file that is gone, whether the source's or the result's."""
+    for gone in (ckpt / "tokenizer.json", out / "tokenizer.json"):
+        before, after = recast.inspect(ckpt), recast.inspect(out)
+        content = gone.read_bytes()
+        gone.unlink()
+        with pytest.raises(recast.StorageError) as caught:
+            recast.verify(after, against=before)
+        assert caught.value.subject == str(gone)
+        gone.write_bytes(content)

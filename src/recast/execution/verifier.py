@@ -5,20 +5,18 @@ of the converter's does not hide itself.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from recast.errors import CheckpointError
+from recast.execution.beside import compare_files, compare_texts
 from recast.execution.comparer import Comparer, Mismatch, Pair, told
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
-from recast.execution.storage import Source, naming
+from recast.execution.storage import Source
 from recast.execution.workers import chosen_workers, share
-from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
+from recast.formats.checkpoint import Checkpoint, Shard
 from recast.reports.verification import Difference, ShardVerdict, Verification
-
-_PIECE = 1 << 18  # bytes of other files compared at a time
 
 AnyPath = str | os.PathLike[str]
 _Seen = tuple[Difference, Mismatch | None]  # what differs, and how the values do
@@ -67,9 +65,9 @@ def verify(
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         seen += found
     differences += _named(seen)
-    differences += _compare_texts(before, after)
-    files = [file for file in before.files if file.name in {each.name for each in after.files}]
-    differences += _compare_files(before, after)
+    differences += compare_texts(before, after)
+    differences += compare_files(before, after)
+    files = {file.name for file in before.files} & {file.name for file in after.files}
     return Verification(
         after.local_path, before.local_path, tuple(verdicts), len(files), tuple(differences)
     )
@@ -156,65 +154,3 @@ def _described_otherwise(pair: Pair) -> str:
 def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:
     """Return a shard, open for reading."""
     return Source(checkpoint.place_of(shard.name), shard.size, shard.modified)
-
-
-def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
-    """Yield the configs and indexes that do not say what is stored, or anything else new."""
-    expected = dict(_retold(before, after))
-    found = {name: config.text for name, config in after.configs.items()}
-    found |= {each.name: each.index.text for each in after.weights if each.index is not None}
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            yield Difference(name, "", "is missing")
-        elif name not in expected:
-            yield Difference(name, "", "is not in the source")
-        elif expected[name] != found[name]:
-            line = _first_difference(expected[name], found[name])
-            yield Difference(name, "", f"does not say what it should: {line}")
-
-
-def _retold(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, str]]:
-    """Yield *before*'s configs and indexes as they are when they speak of what *after* stores."""
-    stored = {shard.name: shard for shard in after.shards}
-
-    def counterparts(shards: Iterable[Shard]) -> list[Shard]:
-        return [stored[shard.name] for shard in shards if shard.name in stored]
-
-    for name, config in before.configs.items():
-        yield name, config.retold(main_dtype(counterparts(before.shards_of(config))))
-    for weights in before.weights:
-        if weights.index is not None:
-            shards = counterparts(weights.shards)
-            total = sum(shard.header.data_size for shard in shards)
-            yield weights.name, weights.index.retold(total, main_dtype(shards))
-
-
-def _first_difference(expected: str, found: str) -> str:
-    """Return the first line in which two texts differ, as it is and as it should be."""
-    for should, line in zip(expected.splitlines(), found.splitlines(), strict=False):
-        if should != line:
-            return f"{line.strip()} instead of {should.strip()}"
-    return "its end differs"
-
-
-def _compare_files(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
-    """Yield the other files that are missing, new, or not the same byte for byte."""
-    old, new = ({file.name for file in each.files} for each in (before, after))
-    for name in sorted(old - new):
-        yield Difference(name, "", "is missing")
-    for name in sorted(new - old):
-        yield Difference(name, "", "is not in the source")
-    for name in sorted(old & new):
-        path = after.place_of(name)
-        with naming(path):
-            if not _is_same(before.place_of(name), path):
-                yield Difference(name, "", "differs from the source's")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes; `filecmp` would trust what it once read."""
-    with one.open("rb") as first, other.open("rb") as second:
-        while chunk := first.read(_PIECE):
-            if chunk != second.read(_PIECE):
-                return False
-        return not second.read(1)

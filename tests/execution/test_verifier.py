@@ -373,6 +373,15 @@ def test_faults_in_a_folder(ckpt: Path, out: Path, plant: Plant, wrong: str) -> 
     assert found(verification) <= {(wrong, ""), (INDEX, "")}
 
 
+def test_a_shard_that_is_missing_has_a_verdict(ckpt: Path, out: Path) -> None:
+    """Every shard of the source's has one, and that of a missing one counts all of its tensors."""
+    remove(SECOND)(out)
+    verdicts = recast.verify(out, against=ckpt).shards
+    assert [(each.name, each.holds) for each in verdicts] == [(FIRST, True), (SECOND, False)]
+    count = len(load_file(ckpt / SECOND))
+    assert (verdicts[1].tensors, verdicts[1].differing) == (count, count)
+
+
 def test_stale_dtype_of_an_index(tmp_path: Path) -> None:
     """A dtype that the index metadata claims must be the one that is stored."""
     source, out = tmp_path / "source", tmp_path / "out"

@@ -189,6 +189,7 @@ def test_layers_that_are_not_drawn_are_counted(tmp_path: Path) -> None:
     save_shard(tmp_path / "x.safetensors", tensors)
     recast.report(recast.inspect(tmp_path / "x.safetensors"), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "250 tensors in 1 weights file." in page
     assert "These are the first 200 layers; 50 more are not drawn." in page
 
 

@@ -58,12 +58,18 @@ def verify(
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
     seen: list[_Seen] = []
-    for old, new in _paired(before, after, differences):
-        threads = chosen_workers(workers)
+    threads = chosen_workers(workers)
+    for old, new in _paired(before, after):
+        if new is None:
+            missing = len(old.header.tensors)
+            verdicts.append(ShardVerdict(old.name, missing, missing, holds=False))
+            differences.append(Difference(old.name, "", "is missing"))
+            continue
         found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
         bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         seen += found
+    differences += _strays(before, after)
     differences += _named(seen)
     differences += compare_texts(before, after)
     differences += compare_files(before, after)
@@ -73,18 +79,22 @@ def verify(
     )
 
 
-def _paired(
-    before: Checkpoint, after: Checkpoint, differences: list[Difference]
-) -> Iterator[tuple[Shard, Shard]]:
-    """Yield the shards to compare; what has no counterpart is a difference."""
+def _paired(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[Shard, Shard | None]]:
+    """Yield the source's shards, each with the one that it should have become, if that is there."""
     if before.is_file:  # one file each, whatever their names
         yield before.shards[0], after.shards[0]
         return
-    old = {shard.name: shard for shard in before.shards}
     new = {shard.name: shard for shard in after.shards}
-    differences += [Difference(name, "", "is missing") for name in old if name not in new]
-    differences += [Difference(name, "", "is not in the source") for name in new if name not in old]
-    yield from ((old[name], new[name]) for name in old if name in new)
+    yield from ((shard, new.get(shard.name)) for shard in before.shards)
+
+
+def _strays(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
+    """Yield the shards that the source does not have."""
+    if not before.is_file:
+        old = {shard.name for shard in before.shards}
+        for shard in after.shards:
+            if shard.name not in old:
+                yield Difference(shard.name, "", "is not in the source")
 
 
 def _compare_shards(

@@ -30,7 +30,7 @@ class ShardVerdict:
 
     Attributes:
         name: the shard.
-        tensors: how many tensors of the source's were looked for in it.
+        tensors: how many tensors of the source's were looked for in it, all if it is missing.
         differing: how many are missing, new, or not the cast of the source's.
         holds: whether all of it is as it should be, header metadata included.
     """
@@ -48,7 +48,7 @@ class Verification:
     Attributes:
         path: the checkpoint that was verified.
         against: the source it was compared with.
-        shards: a verdict on each shard.
+        shards: a verdict on each shard of the source's.
         files: how many other files were compared.
         differences: all that is not as it should be.
     """

@@ -16,7 +16,7 @@ from recast.reports.loaders import loadings
 from recast.reports.page.maps import dtype_map, error_map, mantissa_map, maps
 from recast.reports.page.parts import Page, Table, Tile, bars, shares, table
 from recast.reports.scan import Scan
-from recast.reports.text import nbytes
+from recast.reports.text import counted, nbytes
 from recast.reports.verification import Verification
 
 _EVIDENCE = (
@@ -38,7 +38,10 @@ def of_checkpoint(checkpoint: Checkpoint) -> Page:
     )
     return Page(
         title=f"{checkpoint.path.name}: what is stored",
-        sentence=f"{len(tensors):,} tensors in {len(checkpoint.shards):,} weights files.",
+        sentence=(
+            f"{counted(len(tensors), 'tensor')} in "
+            f"{counted(len(checkpoint.shards), 'weights file')}."
+        ),
         about=f"What the headers of the files in {checkpoint.path} say. No value was read.",
         tiles=(
             Tile("weights", nbytes(checkpoint.size)),

@@ -16,7 +16,7 @@ from recast.reports.text.lines import (
     shortened,
 )
 from recast.reports.text.planned import cast, like, nothing_to_do
-from recast.reports.verification import Verification
+from recast.reports.verification import ShardVerdict, Verification
 
 
 def conversion(done: Conversion, url: str | None = None) -> str:
@@ -118,8 +118,12 @@ def _verification(verdict: Verification) -> Iterator[str]:
     if bad and len(verdict.shards) > 1:
         good = counted(len(verdict.shards) - len(bad), "shard")
         yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
-        lines = [
-            f"{each.name}, {counted(each.differing, 'tensor')} of {each.tensors:,}" for each in bad
-        ]
-        yield from (f"    {line}" for line in shortened(lines))
+        yield from (f"    {line}" for line in shortened(list(map(_verdict, bad))))
     yield f"  {verdict.remedy}"
+
+
+def _verdict(shard: ShardVerdict) -> str:
+    """Return how much of a shard is not as it should be."""
+    if not shard.differing:
+        return f"{shard.name}, its header metadata alone"
+    return f"{shard.name}, {counted(shard.differing, 'tensor')} of {shard.tensors:,}"

@@ -5,9 +5,10 @@ of the converter's does not hide itself.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from recast.dtypes import Dtype
 from recast.errors import CheckpointError
 from recast.execution.beside import compare_files, compare_texts
 from recast.execution.comparer import Comparer, Mismatch, Pair, told
@@ -16,9 +17,11 @@ from recast.execution.shard import Progress
 from recast.execution.storage import Source
 from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
+from recast.planning.casts import count_casts, odd_casts
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
 AnyPath = str | os.PathLike[str]
+_UNLESS_LIKE = "unless a base model has it so: then name it with --like"
 _Seen = tuple[Difference, Mismatch | None]  # what differs, and how the values do
 
 
@@ -26,29 +29,32 @@ def verify(
     path: AnyPath | Checkpoint,
     *,
     against: AnyPath | Checkpoint,
+    like: AnyPath | Checkpoint | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Recast *against* and compare every tensor, name, shape, dtype and file of *path* with it.
 
-    A tensor that *path* stores in the dtype of the source must be the same bit for bit.
+    A tensor that *path* stores in the dtype of the source must be the same bit for bit. The others
+    must all have been cast to one dtype, as a conversion does it, or to fp32, or as in *like*.
 
     Args:
         path: the checkpoint to verify, or what `inspect` returned for it.
         against: the source that it was made from, likewise.
+        like: the base model whose dtypes it was given, likewise; needed if they are several.
         workers: the threads to use; by default the CPUs this process may use.
         progress: called now and then with the bytes of the source that were compared since.
 
     Raises:
-        RecastError: if either cannot be read as a checkpoint; a difference is no error.
+        RecastError: if one cannot be read as a checkpoint, or *like* is of another architecture;
+            a difference is no error.
 
     Example:
         >>> recast.verify("./ckpt-bf16", against="./ckpt").holds  # doctest: +SKIP
         True
     """
-    after, before = (
-        each if isinstance(each, Checkpoint) else inspect(each) for each in (path, against)
-    )
+    after, before = _read(path), _read(against)
+    base = None if like is None else _read(like)
     if after.is_file != before.is_file:
         raise CheckpointError(
             str(after.path),
@@ -59,13 +65,19 @@ def verify(
     differences: list[Difference] = []
     seen: list[_Seen] = []
     threads = chosen_workers(workers)
-    for old, new in _paired(before, after):
+    paired = tuple(_paired(before, after))
+    pairs = [(old, new) for old, new in paired if new is not None]
+    odd = odd_casts(before, pairs, base)
+    for old, new in paired:
         if new is None:
             missing = len(old.header.tensors)
             verdicts.append(ShardVerdict(old.name, missing, missing, holds=False))
             differences.append(Difference(old.name, "", "is missing"))
             continue
-        found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
+        compared = _compare_shards(
+            before, old, after, new, odd=odd, workers=threads, progress=progress
+        )
+        found = list(compared)
         bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         seen += found
@@ -75,8 +87,18 @@ def verify(
     differences += compare_files(before, after)
     files = {file.name for file in before.files} & {file.name for file in after.files}
     return Verification(
-        after.local_path, before.local_path, tuple(verdicts), len(files), tuple(differences)
+        after.local_path,
+        before.local_path,
+        tuple(verdicts),
+        len(files),
+        tuple(differences),
+        count_casts(pairs),
     )
+
+
+def _read(source: AnyPath | Checkpoint) -> Checkpoint:
+    """Return the checkpoint at a path, or what is known of it already."""
+    return source if isinstance(source, Checkpoint) else inspect(source)
 
 
 def _paired(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[Shard, Shard | None]]:
@@ -103,6 +125,7 @@ def _compare_shards(
     after: Checkpoint,
     new: Shard,
     *,
+    odd: Mapping[tuple[str, str], Dtype],
     workers: int,
     progress: Progress | None,
 ) -> Iterator[_Seen]:
@@ -121,6 +144,9 @@ def _compare_shards(
             continue
         pair = Pair(name, tensor, new.header.tensors[name])
         if problem := _described_otherwise(pair):
+            yield Difference(new.name, name, problem), None
+        elif (target := odd.get((new.name, name))) is not None:
+            problem = f"is {pair.after.dtype} instead of {target}, {_UNLESS_LIKE}"
             yield Difference(new.name, name, problem), None
         else:
             pairs.append(pair)

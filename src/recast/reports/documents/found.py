@@ -105,6 +105,7 @@ def verification(verdict: Verification) -> Document:
             }
             for shard in verdict.shards
         ],
+        "casts": [{"dtype": dtype.value, "tensors": count} for dtype, count in verdict.casts],
         "other_files": verdict.files,
         "remedy": verdict.remedy or None,
         "differences": [

@@ -132,7 +132,6 @@ def of_scan(found: Scan) -> Page:
 
 def of_verification(verdict: Verification) -> Page:
     """Show whether everything is as it should be."""
-    tensors = sum(shard.tensors for shard in verdict.shards)
     holds = "is" if verdict.holds else "is NOT"
     differences = ((each.file, each.tensor, each.problem) for each in verdict.differences)
     shards = (
@@ -145,7 +144,8 @@ def of_verification(verdict: Verification) -> Page:
         about=verdict.remedy
         or "The source was cast again, and every bit, name and file compared with the result.",
         tiles=(
-            Tile("tensors compared", f"{tensors:,}"),
+            Tile("tensors compared", f"{verdict.tensors:,}"),
+            *(Tile(f"cast to {dtype.torch_name}", f"{n:,}") for dtype, n in verdict.casts),
             Tile("other files", f"{verdict.files:,}"),
             Tile("differences", f"{len(verdict.differences):,}"),
         ),

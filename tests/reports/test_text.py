@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import recast
 from recast.execution.reader import inspect_base
@@ -331,6 +332,16 @@ out: NOT what src becomes, 2 differences; compared 1 tensor in 1 shard
   c.json: is missing
   do not use out; convert src again, into a new folder"""
     )
+
+
+def test_a_verification_of_a_shard_whose_tensors_hold(ckpt: Path) -> None:
+    """If it is but the header metadata, no count of tensors is given, which would be zero."""
+    target = recast.convert(ckpt, "bf16").target
+    assert target is not None
+    shard = target / "model-00002-of-00002.safetensors"
+    checkpoints.save_shard(shard, load_file(shard), {"format": "pt", "step": "8"})
+    said = text.verification(recast.verify(target, against=ckpt))
+    assert "    model-00002-of-00002.safetensors, its header metadata alone\n" in said
 
 
 def test_long_lists_are_shortened(tmp_path: Path) -> None:

@@ -209,11 +209,12 @@ def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
 
 def _verify(path: str, arguments: Arguments) -> Answer:
     """Compare with the source, and say what differs."""
-    source = _checkpoint(arguments.against)  # type: ignore[arg-type]  # _mode has checked it
+    source = _checkpoint(arguments.against)  # type: ignore[arg-type]  # mode has checked it
     checkpoint = _checkpoint(path)
+    base = None if arguments.like is None else _checkpoint(arguments.like)
     with _progress(path, source.size, arguments) as progress:
         verdict = recast.verify(
-            checkpoint, against=source, workers=arguments.workers, progress=progress
+            checkpoint, against=source, like=base, workers=arguments.workers, progress=progress
         )
     return Answer(
         verdict,

@@ -38,7 +38,7 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         arguments.in_place and arguments.out,
         "--in-place replaces PATH, -o writes elsewhere: give one of them",
     )
-    yield against and made, f"--against verifies what {made} has made: give one of them"
+    yield against and arguments.to, "--against verifies what --to has made: give one of them"
     yield (
         arguments.fix_config
         and (made or against or arguments.scan or arguments.out or arguments.is_about_fleets),
@@ -100,7 +100,8 @@ def _given(arguments: Arguments) -> str | None:
 
 def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
     """Whether *option* means something without --to after all."""
-    return arguments.like is not None or (option == "-n" and arguments.delete_trainer_state)
+    has_base = arguments.like is not None and arguments.against is None
+    return has_base or (option == "-n" and arguments.delete_trainer_state)
 
 
 def _check_fleets(arguments: Arguments) -> None:

@@ -1,11 +1,13 @@
 """What was done, and what was found, as documents."""
 
+from collections.abc import Sequence
+
 from recast.errors import RecastError
 from recast.planning.publication import Publication
 from recast.reports.conversion import Conversion
 from recast.reports.documents.parts import Document, finding
 from recast.reports.documents.planned import plan_document
-from recast.reports.evidence import Evidence
+from recast.reports.evidence import Evidence, EvidenceTotal
 from recast.reports.scan import Scan
 from recast.reports.verification import Verification
 
@@ -14,7 +16,6 @@ def conversion(
     done: Conversion, push: Publication | None = None, url: str | None = None
 ) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
-    total = done.total
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
     return plan_document(done.plan, done.target or done.plan.default_target, push, url) | {
         "kind": "conversion",
@@ -22,20 +23,23 @@ def conversion(
         "resumed_shards": done.resumed,
         "discarded": done.discarded,
         "seconds": round(done.seconds, 3),
-        "evidence": {
-            "tensors": total.tensors,
-            "lossless_tensors": total.lossless,
-            "changed_values": total.changed,
-            "overflowed_values": total.overflowed,
-            "underflowed_values": total.underflowed,
-            "nan_values": total.nan,
-            "worst": next((doc for each, doc in cast if each is total.worst), None),
-            "most_overflowed": next(
-                (doc for each, doc in cast if each is total.most_overflowed), None
-            ),
-        },
+        "evidence": None if done.found else _total(done.total, cast),
         "findings": [finding(each) for each in done.findings],
         "tensors": [doc for _, doc in cast],
+    }
+
+
+def _total(total: EvidenceTotal, cast: Sequence[tuple[Evidence, Document]]) -> Document:
+    """Return the evidence of all tensors together, of which *cast* has each one's."""
+    return {
+        "tensors": total.tensors,
+        "lossless_tensors": total.lossless,
+        "changed_values": total.changed,
+        "overflowed_values": total.overflowed,
+        "underflowed_values": total.underflowed,
+        "nan_values": total.nan,
+        "worst": next((doc for each, doc in cast if each is total.worst), None),
+        "most_overflowed": next((doc for each, doc in cast if each is total.most_overflowed), None),
     }
 
 
@@ -101,6 +105,7 @@ def verification(verdict: Verification) -> Document:
             }
             for shard in verdict.shards
         ],
+        "casts": [{"dtype": dtype.value, "tensors": count} for dtype, count in verdict.casts],
         "other_files": verdict.files,
         "remedy": verdict.remedy or None,
         "differences": [

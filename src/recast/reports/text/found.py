@@ -16,7 +16,7 @@ from recast.reports.text.lines import (
     shortened,
 )
 from recast.reports.text.planned import cast, like, nothing_to_do
-from recast.reports.verification import Verification
+from recast.reports.verification import ShardVerdict, Verification
 
 
 def conversion(done: Conversion, url: str | None = None) -> str:
@@ -104,22 +104,34 @@ def verification(verdict: Verification) -> str:
 
 
 def _verification(verdict: Verification) -> Iterator[str]:
-    tensors = sum(shard.tensors for shard in verdict.shards)
-    compared = f"{counted(tensors, 'tensor')} in {counted(len(verdict.shards), 'shard')}"
+    compared = f"{counted(verdict.tensors, 'tensor')} in {counted(len(verdict.shards), 'shard')}"
     if verdict.files:
         compared += f" and {counted(verdict.files, 'other file')}"
     if verdict.holds:
         yield f"{verdict.path}: verified, {compared} are what {verdict.against} becomes"
+        yield from _casts(verdict)
         return
     count = counted(len(verdict.differences), "difference")
     yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
+    yield from _casts(verdict)
     yield from (f"  {line}" for line in shortened(list(map(str, verdict.differences))))
     bad = [shard for shard in verdict.shards if not shard.holds]
     if bad and len(verdict.shards) > 1:
         good = counted(len(verdict.shards) - len(bad), "shard")
         yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
-        lines = [
-            f"{each.name}, {counted(each.differing, 'tensor')} of {each.tensors:,}" for each in bad
-        ]
-        yield from (f"    {line}" for line in shortened(lines))
+        yield from (f"    {line}" for line in shortened(list(map(_verdict, bad))))
     yield f"  {verdict.remedy}"
+
+
+def _casts(verdict: Verification) -> Iterator[str]:
+    """Yield in how many tensors what dtype was found where the source has another."""
+    if verdict.casts:
+        said = [f"{count:,} to {dtype.torch_name}" for dtype, count in verdict.casts]
+        yield from labelled("cast", [f"{', '.join(said)}, of {counted(verdict.tensors, 'tensor')}"])
+
+
+def _verdict(shard: ShardVerdict) -> str:
+    """Return how much of a shard is not as it should be."""
+    if not shard.differing:
+        return f"{shard.name}, its header metadata alone"
+    return f"{shard.name}, {counted(shard.differing, 'tensor')} of {shard.tensors:,}"

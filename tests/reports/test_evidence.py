@@ -1,10 +1,12 @@
 """The evidence of many tensors, added up."""
 
 from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recast
@@ -47,7 +49,7 @@ def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
 
 def test_nothing_cast_is_nothing_lost() -> None:
     """Without evidence there is neither a loss nor anything that was lossless."""
-    assert total([]) == EvidenceTotal(0, 0, 0, 0, 0, 0, None, None)
+    assert total([]) == EvidenceTotal(0, 0, 0, 0, 0, 0, 0, None, None, None)
 
 
 def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:
@@ -61,6 +63,35 @@ def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:
     assert found.most_overflowed is not None
     assert found.most_overflowed.name == "overflows"
     assert found.most_overflowed.largest_overflow == 7e4
+
+
+SMALLEST = {torch.float16: 2.0**-24, torch.bfloat16: 2.0**-133}
+
+
+@pytest.mark.parametrize("kind", SMALLEST)
+@pytest.mark.parametrize("source", [torch.float32, torch.float64])
+@settings(deadline=None, max_examples=40)
+@given(factors=st.lists(st.sampled_from([0, -0.1, 0.3, 0.5, -0.5000001, 0.51, 1, 1e9, 1e300])))
+def test_a_tensor_vanishes_if_torch_leaves_nothing_but_zeros(
+    kind: torch.dtype, source: torch.dtype, factors: list[float]
+) -> None:
+    """It does if it held finite values other than zero, and one that is left is enough to save it.
+
+    Halves of the smallest number go to zero, also those that do so only once they are fp32.
+    """
+    values = torch.tensor([each * SMALLEST[kind] for each in factors], dtype=source)
+    values = torch.cat([values, torch.tensor([SMALLEST[kind] / 2], dtype=source)[: len(factors)]])
+    finite = values[values.isfinite()]
+    gone = bool(finite.any()) and not finite.to(kind).any()
+    with TemporaryDirectory() as folder:
+        checkpoints.save_shard(Path(folder, "x.safetensors"), {"a": values})
+        done = recast.convert(Path(folder, "x.safetensors"), kind, allow=["overflow"])
+    (found,) = done.evidence
+    assert found.vanished == gone
+    assert done.total.vanished == gone
+    assert [each.tensors for each in done.findings if each.name == "vanished-values"] == (
+        [("a",)] if gone else []
+    )
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,22 @@ def test_an_overflow(tmp_path: Path) -> None:
     ]
 
 
+def test_values_that_became_zero(tmp_path: Path) -> None:
+    """They are counted, and a tensor that holds nothing else any more is a warning."""
+    tensors = {"a": torch.tensor([1e-9, 0.1]), "b": torch.full((4095,), 1e-9), "c": torch.zeros(9)}
+    checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
+    error = (tensors["a"] - tensors["a"].half()).abs().max().item()
+    what = "every value that was not zero became zero in float16, in 'b'"
+    expected = [
+        f"  rounded   2 of 3 tensors, largest error {error:.3g} in a",
+        "  zeroed    4,096 values became zero, most in b",
+        f"  warning   x.safetensors: {what}",
+        "            convert again, and keep these tensors as they are [vanished-values]",
+    ]
+    assert converted(tmp_path / "x.safetensors", "fp16").splitlines()[1:] == expected
+    assert converted(tmp_path / "x.safetensors", "fp16", in_place=True).splitlines()[1:] == expected
+
+
 def test_a_verification() -> None:
     """A verification that holds and one that does not read like this."""
     shards = (ShardVerdict("a", 1200, 0), ShardVerdict("b", 34, 0))

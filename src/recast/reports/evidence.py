@@ -50,6 +50,14 @@ class Evidence:
         """Whether every value is what it was."""
         return not self.changed
 
+    @property
+    def vanished(self) -> bool:
+        """Whether every finite value that was not zero became zero.
+
+        They did if the largest one did, and nothing else is an error as large as that one.
+        """
+        return self.underflowed > 0 and self.largest_error == self.magnitude
+
 
 @dataclass(frozen=True, slots=True)
 class EvidenceTotal:
@@ -61,11 +69,13 @@ class EvidenceTotal:
         changed: how many values are not what they were, in all.
         overflowed: how many finite values became infinite, in all.
         underflowed: how many values other than zero became zero, in all.
+        vanished: how many of the tensors hold zeros where there was anything else.
         nan: how many values are NaN, in all.
         worst: the tensor with the largest error of a value that stayed finite, None if
             nothing was lost.
         most_overflowed: the tensor with the most values that became infinite, None if there
             is no such value.
+        most_underflowed: the tensor with the most values that became zero, likewise.
     """
 
     tensors: int
@@ -73,9 +83,11 @@ class EvidenceTotal:
     changed: int
     overflowed: int
     underflowed: int
+    vanished: int
     nan: int
     worst: Evidence | None
     most_overflowed: Evidence | None
+    most_underflowed: Evidence | None
 
 
 def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
@@ -88,11 +100,17 @@ def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
         changed=sum(each.changed for each in every),
         overflowed=sum(each.overflowed for each in every),
         underflowed=sum(each.underflowed for each in every),
+        vanished=sum(each.vanished for each in every),
         nan=sum(each.nan for each in every),
         worst=max(lossy, key=lambda each: each.largest_error, default=None),
         most_overflowed=max(
             (each for each in lossy if each.overflowed),
             key=lambda each: each.overflowed,
+            default=None,
+        ),
+        most_underflowed=max(
+            (each for each in lossy if each.underflowed),
+            key=lambda each: each.underflowed,
             default=None,
         ),
     )

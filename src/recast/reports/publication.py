@@ -70,6 +70,8 @@ def _rounding(total: EvidenceTotal) -> list[str]:
         lines = []
     if total.overflowed:
         lines.append(f"- overflow: {total.overflowed:,} finite values became infinite")
+    if total.underflowed:
+        lines.append(f"- underflow: {total.underflowed:,} values became zero")
     return lines
 
 

@@ -28,11 +28,16 @@ def conversion(
             "changed_values": total.changed,
             "overflowed_values": total.overflowed,
             "underflowed_values": total.underflowed,
+            "vanished_tensors": total.vanished,
             "nan_values": total.nan,
-            "worst": next((doc for each, doc in cast if each is total.worst), None),
-            "most_overflowed": next(
-                (doc for each, doc in cast if each is total.most_overflowed), None
-            ),
+            **{
+                name: next((doc for each, doc in cast if each is found), None)
+                for name, found in (
+                    ("worst", total.worst),
+                    ("most_overflowed", total.most_overflowed),
+                    ("most_underflowed", total.most_underflowed),
+                )
+            },
         },
         "findings": [finding(each) for each in done.findings],
         "tensors": [doc for _, doc in cast],

@@ -185,10 +185,13 @@ def _said_of(total: EvidenceTotal) -> str:
     if total.worst is None:
         return f"Lossless: no value of {total.tensors:,} cast tensors changed."
     lossy = total.tensors - total.lossless
-    return (
+    said = (
         f"{lossy:,} of {total.tensors:,} cast tensors were rounded; the largest error of a value "
         f"is {total.worst.largest_error:.3g}, in {total.worst.name}."
     )
+    if total.vanished:
+        said += f" Of {total.vanished:,}, every value that was not zero became zero."
+    return said
 
 
 def _evidence_table(

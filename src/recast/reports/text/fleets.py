@@ -211,6 +211,12 @@ def _repair(
             f"  rounded   {_checkpoints(rounded)}, "
             f"largest error {tensor.largest_error:.3g} in {where}"
         )
+    emptied = [(each.path, each.evidence.vanished) for each in done if each.evidence]
+    for path, tensors in emptied:
+        if tensors:
+            count = f"{tensors:,} tensor{'s' if tensors > 1 else ''}"
+            what = f"every value that was not zero became zero in {count} [vanished-values]"
+            yield f"  {'warning':<10}{_below(root, path)}: {what}"
     for fate in (Fate.SKIPPED, Fate.FAILED):
         met = [(each.path, each.error) for each in outcomes if each.fate is fate]
         yield from _problems(root, fate.value, [(path, why) for path, why in met if why])

@@ -64,6 +64,9 @@ def _rounding(total: EvidenceTotal) -> Iterator[str]:
         yield from labelled("rounded", [f"{lossy:,} of {cast}, {error}"])
     elif total.tensors:
         yield from labelled("lossless", [f"no value changed in {cast}"])
+    if total.most_underflowed is not None:
+        became = f"{counted(total.underflowed, 'value')} became zero"
+        yield from labelled("zeroed", [f"{became}, most in {total.most_underflowed.name}"])
 
 
 def scan(found: Scan) -> str:

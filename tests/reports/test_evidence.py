@@ -1,6 +1,7 @@
 """The evidence of many tensors, added up."""
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,11 +34,12 @@ def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
     assert found.lossless == Counter(each.lossless for each in parts)[True]
     assert found.overflowed == sum(each.overflowed for each in parts)
     assert found.changed == sum(each.changed for each in parts)
+    assert found.rounded == sum(each.largest_error > 0 for each in parts)
     if found.worst is None:
-        assert found.lossless == len(parts)
+        assert found.rounded == 0
     else:
         assert found.worst in parts
-        assert not found.worst.lossless
+        assert found.worst.largest_error > 0
         assert all(each.largest_error <= found.worst.largest_error for each in parts)
     if found.most_overflowed is None:
         assert found.overflowed == 0
@@ -49,7 +51,23 @@ def test_a_total_is_the_sum_of_its_parts(parts: list[Evidence]) -> None:
 
 def test_nothing_cast_is_nothing_lost() -> None:
     """Without evidence there is neither a loss nor anything that was lossless."""
-    assert total([]) == EvidenceTotal(0, 0, 0, 0, 0, 0, 0, None, None, None)
+    counts = (0,) * len(fields(EvidenceTotal)[:-3])
+    assert total([]) == EvidenceTotal(*counts, None, None, None)
+
+
+def test_a_total_says_what_the_values_were(tmp_path: Path) -> None:
+    """Bits, magnitude and infinity are those of all tensors together, as torch has them."""
+    tensors = {
+        "a": torch.tensor([1 + 2**-7, -300.0]),
+        "b": torch.tensor([1 + 2**-12, torch.inf, -torch.inf]),
+        "c": torch.tensor([torch.inf, torch.nan]),
+    }
+    checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
+    found = recast.convert(tmp_path / "x.safetensors", "bf16").total
+    whole = torch.cat(list(tensors.values()))
+    assert found.infinite == whole.isinf().sum()
+    assert found.magnitude == whole[whole.isfinite()].abs().max()
+    assert found.mantissa_bits == 12
 
 
 def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:

@@ -113,6 +113,15 @@ def test_a_browser_shows_what_was_done(
     assert column(1) == sorted(column(1))
 
 
+def test_a_page_says_what_became_infinite(tmp_path: Path) -> None:
+    """Where nothing was rounded otherwise, no error is made up, nor is it called lossless."""
+    save_shard(tmp_path / "x.safetensors", {"a": torch.tensor([1e5, 1.0])})
+    done = recast.convert(tmp_path / "x.safetensors", "fp16", allow=["overflow"])
+    recast.report(done, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0 of 1 cast tensors were rounded. 1 finite values became infinite." in page
+
+
 def test_a_page_says_what_became_zero(tmp_path: Path) -> None:
     """A tensor of which nothing is left is a finding, and in the first sentence."""
     save_shard(tmp_path / "x.safetensors", {"a": torch.randn(9), "gone": torch.full((9,), 1e-9)})

@@ -64,6 +64,14 @@ class Conversion:
         )
         yield from vanished(((shard, x.name) for shard, x in seen if x.vanished), target)
 
+    def name_of(self, evidence: Evidence) -> str:
+        """Return whose *evidence* it is: the tensor, and its file where several hold its name."""
+        holders = [each for each in self.plan.shards if evidence.name in each.source.tensors]
+        if len(holders) == 1:
+            return evidence.name
+        shard = next(x.name for x in self.shards if any(each is evidence for each in x.evidence))
+        return f"{evidence.name} of {shard}"
+
     @property
     def total(self) -> EvidenceTotal:
         """The evidence of all tensors together."""

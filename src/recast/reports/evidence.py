@@ -1,6 +1,6 @@
 """Evidence: what a cast did to the values of a tensor."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from recast.dtypes import Dtype
@@ -51,6 +51,11 @@ class Evidence:
         return not self.changed
 
     @property
+    def rounded(self) -> bool:
+        """Whether any value became another finite one."""
+        return self.largest_error > 0
+
+    @property
     def vanished(self) -> bool:
         """Whether every finite value that was not zero became zero.
 
@@ -66,13 +71,17 @@ class EvidenceTotal:
     Attributes:
         tensors: how many were cast.
         lossless: how many of them lost nothing.
+        rounded: how many of them hold a value that became another finite one.
         changed: how many values are not what they were, in all.
         overflowed: how many finite values became infinite, in all.
         underflowed: how many values other than zero became zero, in all.
         vanished: how many of the tensors hold zeros where there was anything else.
         nan: how many values are NaN, in all.
+        infinite: how many values were infinite before the cast, in all.
+        magnitude: the largest magnitude of a finite value before the cast.
+        mantissa_bits: how many of the bits behind the leading one any value used before it.
         worst: the tensor with the largest error of a value that stayed finite, None if
-            nothing was lost.
+            none was rounded.
         most_overflowed: the tensor with the most values that became infinite, None if there
             is no such value.
         most_underflowed: the tensor with the most values that became zero, likewise.
@@ -80,11 +89,15 @@ class EvidenceTotal:
 
     tensors: int
     lossless: int
+    rounded: int
     changed: int
     overflowed: int
     underflowed: int
     vanished: int
     nan: int
+    infinite: int
+    magnitude: float
+    mantissa_bits: int
     worst: Evidence | None
     most_overflowed: Evidence | None
     most_underflowed: Evidence | None
@@ -93,27 +106,27 @@ class EvidenceTotal:
 def total(evidence: Iterable[Evidence]) -> EvidenceTotal:
     """Return the sum of *evidence*."""
     every = list(evidence)
-    lossy = [each for each in every if not each.lossless]
     return EvidenceTotal(
         tensors=len(every),
-        lossless=len(every) - len(lossy),
+        lossless=sum(each.lossless for each in every),
+        rounded=sum(each.rounded for each in every),
         changed=sum(each.changed for each in every),
         overflowed=sum(each.overflowed for each in every),
         underflowed=sum(each.underflowed for each in every),
         vanished=sum(each.vanished for each in every),
         nan=sum(each.nan for each in every),
-        worst=max(lossy, key=lambda each: each.largest_error, default=None),
-        most_overflowed=max(
-            (each for each in lossy if each.overflowed),
-            key=lambda each: each.overflowed,
-            default=None,
-        ),
-        most_underflowed=max(
-            (each for each in lossy if each.underflowed),
-            key=lambda each: each.underflowed,
-            default=None,
-        ),
+        infinite=sum(each.infinite for each in every),
+        magnitude=max((each.magnitude for each in every), default=0.0),
+        mantissa_bits=max((each.mantissa_bits for each in every), default=0),
+        worst=_most(every, lambda each: each.largest_error),
+        most_overflowed=_most(every, lambda each: each.overflowed),
+        most_underflowed=_most(every, lambda each: each.underflowed),
     )
+
+
+def _most(evidence: Iterable[Evidence], measure: Callable[[Evidence], float]) -> Evidence | None:
+    """Return that of which *measure* is largest; None if it is 0 of all."""
+    return max(filter(measure, evidence), key=measure, default=None)
 
 
 def refuse_loss(shard: str, evidence: Iterable[Evidence], policy: Policy) -> None:

@@ -30,6 +30,9 @@ def conversion(
             "underflowed_values": total.underflowed,
             "vanished_tensors": total.vanished,
             "nan_values": total.nan,
+            "infinite_values": total.infinite,
+            "largest_magnitude": total.magnitude,
+            "mantissa_bits": total.mantissa_bits,
             **{
                 name: next((doc for each, doc in cast if each is found), None)
                 for name, found in (

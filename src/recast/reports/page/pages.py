@@ -10,7 +10,7 @@ from recast.planning.plan import TensorPlan
 from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
-from recast.reports.evidence import Evidence, EvidenceTotal
+from recast.reports.evidence import Evidence
 from recast.reports.loaders import loadings
 from recast.reports.page.maps import dtype_map, error_map, mantissa_map, maps
 from recast.reports.page.parts import Page, Table, Tile, bars, shares, table
@@ -63,7 +63,7 @@ def of_conversion(done: Conversion) -> Page:
     after = shares(tensor for _, tensor in tensors)
     return Page(
         title=f"{made.checkpoint.path.name}: converted to {target}",
-        sentence=_said_of(total) if evidence else "Nothing had to be cast.",
+        sentence=_said_of(done) if evidence else "Nothing had to be cast.",
         about=(
             f"{made.checkpoint.path} was rewritten in {target}, into {done.target or 'nothing'}: "
             "each value became the nearest one that the new dtype has. Tensors that are known to "
@@ -180,15 +180,18 @@ def _loads_table(checkpoint: Checkpoint) -> Table:
     return table("Loaded by", ("program", "told", "as it is", "as bf16"), rows)
 
 
-def _said_of(total: EvidenceTotal) -> str:
-    """Return what rounding did, in a sentence."""
-    if total.worst is None:
+def _said_of(done: Conversion) -> str:
+    """Return what rounding did, in a sentence or two."""
+    total = done.total
+    if total.lossless == total.tensors:
         return f"Lossless: no value of {total.tensors:,} cast tensors changed."
-    lossy = total.tensors - total.lossless
-    said = (
-        f"{lossy:,} of {total.tensors:,} cast tensors were rounded; the largest error of a value "
-        f"is {total.worst.largest_error:.3g}, in {total.worst.name}."
-    )
+    said = f"{total.rounded:,} of {total.tensors:,} cast tensors were rounded"
+    if total.worst is not None:
+        error = f"{total.worst.largest_error:.3g}, in {done.name_of(total.worst)}"
+        said += f"; the largest error of a value is {error}"
+    said += "."
+    if total.overflowed:
+        said += f" {total.overflowed:,} finite values became infinite."
     if total.vanished:
         said += f" Of {total.vanished:,}, every value that was not zero became zero."
     return said

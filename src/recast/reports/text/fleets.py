@@ -206,7 +206,7 @@ def _repair(
     if worst is not None:
         tensor, path = worst
         where = f"{tensor.name} of {_below(root, path)}"
-        rounded = sum(1 for each in done if each.evidence and each.evidence.worst)
+        rounded = sum(1 for each in done if each.evidence and each.evidence.rounded)
         yield (
             f"  rounded   {_checkpoints(rounded)}, "
             f"largest error {tensor.largest_error:.3g} in {where}"

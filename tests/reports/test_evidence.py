@@ -1,5 +1,6 @@
 """The evidence of many tensors, added up."""
 
+import shlex
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import recast
 from recast.dtypes import Dtype
@@ -81,6 +83,41 @@ def test_the_largest_error_is_not_hidden_by_an_overflow(tmp_path) -> None:
     assert found.most_overflowed is not None
     assert found.most_overflowed.name == "overflows"
     assert found.most_overflowed.largest_overflow == 7e4
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("wish", [{}, {"allow": ["overflow"], "lossless": True}])
+def test_the_way_out_of_a_loss_can_be_typed(
+    wish: dict[str, object], tmp_path: Path, *, in_place: bool
+) -> None:
+    """What the error says to type keeps the tensors, whatever they are called."""
+    names = ["x[0].w", "it's a *", "-k"]
+    tensors = {name: torch.tensor([1e5, 1.0]) for name in names} | {"x0.w": torch.ones(2)}
+    path = tmp_path / "x.safetensors"
+    checkpoints.save_shard(path, tensors)
+    with pytest.raises(recast.LossError, match="; so would 2 more tensors of this shard") as lost:
+        recast.convert(path, "fp16", in_place=in_place, **wish)
+    typed = lost.value.remedy.partition("(")[2].partition(")")[0]
+    keep = shlex.split(typed)[1::2]
+    assert len(keep) == 3
+    done = recast.convert(path, "fp16", in_place=in_place, keep=keep, lossless=True)
+    stored = load_file(done.target)
+    assert {name for name, each in stored.items() if each.dtype == torch.float32} == set(names)
+
+
+def test_of_many_losses_the_first_few_are_spelled_out(tmp_path: Path) -> None:
+    """With 33 tensors that overflow, the worst is told, and how many more there are."""
+    tensors = {f"a.{number}": torch.full((number + 1,), 1e5) for number in range(33)}
+    checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(recast.LossError) as lost:
+        recast.convert(tmp_path / "x.safetensors", "fp16")
+    assert lost.value.problem == (
+        "tensor 'a.32': 33 finite values, the largest of them 100000, would become infinite in "
+        "float16; so would 32 more tensors of this shard"
+    )
+    assert lost.value.remedy == (
+        "keep them (--keep a.32 --keep a.31 --keep a.30 ...), or accept it (--allow overflow)"
+    )
 
 
 SMALLEST = {torch.float16: 2.0**-24, torch.bfloat16: 2.0**-133}

@@ -1,11 +1,15 @@
 """Evidence: what a cast did to the values of a tensor."""
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 
 from recast.dtypes import Dtype
 from recast.errors import LossError
 from recast.planning.policy import OVERFLOW, Policy
+
+_NAMED_AT_MOST = 3  # tensors whose --keep is spelled out
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +135,36 @@ def _most(evidence: Iterable[Evidence], measure: Callable[[Evidence], float]) ->
 
 def refuse_loss(shard: str, evidence: Iterable[Evidence], policy: Policy) -> None:
     """Raise LossError, naming the worst tensor, if *policy* forbids what a cast has lost."""
-    for each in sorted(evidence, key=lambda each: -each.overflowed):
-        name = f"tensor {each.name!r}"
-        if each.overflowed and OVERFLOW not in policy.allow:
-            raise LossError(
-                shard,
-                f"{name}: {each.overflowed:,} finite values, the largest of them "
-                f"{each.largest_overflow:.6g}, would become infinite in {each.dtype.torch_name}",
-                f"keep it (--keep {each.name}), or accept it (--allow {OVERFLOW})",
-            )
-        if not each.lossless and policy.lossless:
-            raise LossError(
-                shard,
-                f"{name} would lose values in {each.dtype.torch_name}: the largest error "
-                f"is {each.largest_error:.3g}",
-                f"keep it (--keep {each.name}), or convert without --lossless",
-            )
+    lossy = [each for each in evidence if not each.lossless]
+    lossy.sort(key=lambda each: (each.overflowed, each.largest_error), reverse=True)
+    overflowed = [each for each in lossy if each.overflowed]
+    if overflowed and OVERFLOW not in policy.allow:
+        worst = overflowed[0]
+        raise LossError(
+            shard,
+            f"tensor {worst.name!r}: {worst.overflowed:,} finite values, the largest of them "
+            f"{worst.largest_overflow:.6g}, would become infinite in {worst.dtype.torch_name}"
+            f"{_and_more(overflowed)}",
+            f"{_keeping(overflowed)}, or accept it (--allow {OVERFLOW})",
+        )
+    if lossy and policy.lossless:
+        worst = lossy[0]
+        raise LossError(
+            shard,
+            f"tensor {worst.name!r} would lose values in {worst.dtype.torch_name}: the largest "
+            f"error is {worst.largest_error:.3g}{_and_more(lossy)}",
+            f"{_keeping(lossy)}, or convert without --lossless",
+        )
+
+
+def _and_more(concerned: Sequence[Evidence]) -> str:
+    """Return how many tensors are concerned besides the first."""
+    more = len(concerned) - 1
+    return f"; so would {more:,} more tensor{'s' * (more > 1)} of this shard" if more else ""
+
+
+def _keeping(concerned: Sequence[Evidence]) -> str:
+    """Return what to type to keep these tensors, or the first few of them."""
+    options = [f"--keep {shlex.quote(escape(each.name))}" for each in concerned[:_NAMED_AT_MOST]]
+    more = " ..." if len(concerned) > _NAMED_AT_MOST else ""
+    return f"keep {'them' if len(concerned) > 1 else 'it'} ({' '.join(options)}{more})"

@@ -114,6 +114,16 @@ def test_a_conversion_finds_what_is_no_number(tmp_path: Path) -> None:
     assert found.tensors == ("a", "b")
 
 
+def test_what_is_only_copied_is_not_looked_at(tmp_path: Path) -> None:
+    """A conversion speaks of the tensors that it casts, as the documents say; a scan, of all."""
+    tensors = {"a": torch.tensor([torch.nan]), "b": torch.ones(2)}
+    save_shard(tmp_path / "x.safetensors", tensors)
+    done = recast.convert(tmp_path / "x.safetensors", "bf16", keep=["a"])
+    assert list(done.findings) == []
+    found = recast.scan(done.target).findings
+    assert [each.tensors for each in found if each.name == "non-finite-values"] == [("a",)]
+
+
 def test_values_that_are_no_numbers_are_a_finding(tmp_path: Path) -> None:
     """NaN and infinity are counted, named, and never taken for a reason to narrow."""
     tensors = {"a": torch.tensor([1 / 3, torch.nan, -torch.inf, torch.inf]), "b": torch.ones(2)}

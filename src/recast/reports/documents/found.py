@@ -83,6 +83,7 @@ def scan(found: Scan) -> Document:
                 "parameters": each.parameters,
                 "mantissa_bits": each.mantissa_bits,
                 "fits_bf16": each.fits_bf16,
+                "fits_fp16": each.fits_fp16,
                 "largest_magnitude": each.magnitude,
                 "nan_values": each.nan,
                 "infinite_values": each.infinite,

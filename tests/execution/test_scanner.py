@@ -46,8 +46,8 @@ def test_every_floating_tensor_is_what_torch_finds(tensors: Tensors, workers: in
         assert (each.nan, each.infinite) == (values.isnan().sum(), values.isinf().sum())
         assert each.magnitude == (finite.abs().max().item() if len(finite) else 0)
         assert each.is_zero == bool(len(values) and (values == 0).all())
-        if floating[each.name].dtype is not torch.float64:
-            assert each.fits_bf16 == torch.equal(finite, finite.bfloat16().double())
+        assert each.fits_bf16 == torch.equal(finite, finite.bfloat16().double())
+        assert each.fits_fp16 == torch.equal(finite, finite.half().double())
 
 
 def test_a_model_that_is_bf16_stored_wide(tmp_path: Path) -> None:
@@ -99,6 +99,27 @@ def test_what_is_stored_wider_than_its_values_need_is_narrowed_by_the_command(
     assert [each for each in recast.scan(target).findings if each.tensors != ("b[0].w",)] == []
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_what_is_narrow_is_narrow_in_any_dtype(kind: torch.dtype, tmp_path: Path) -> None:
+    """Zeros, bf16 values and nothing at all need no more than bf16; fp16's subnormals may not."""
+    tensors = {
+        "zeros": torch.zeros(3, dtype=kind),
+        "empty": torch.zeros(0, dtype=kind),
+        "bf16": torch.tensor([1.0, 2.5, -2e-3]).bfloat16().to(kind),
+        "subnormal": torch.tensor([2.0**-24, 3 * 2.0**-24], dtype=kind),
+        "fine": torch.tensor([257 * 2.0**-24], dtype=kind),
+    }
+    save_shard(tmp_path / "x.safetensors", tensors)
+    found = {each.name: each.fits_bf16 for each in recast.scan(tmp_path / "x.safetensors").tensors}
+    assert found == {name: name != "fine" for name in tensors}
+
+
+def test_values_too_small_for_fp16_are_not_like_fp16(tmp_path: Path) -> None:
+    """They have its precision, and the command that the finding would have would fail."""
+    save_shard(tmp_path / "x.safetensors", {"a": HALF * 2**-20})
+    assert list(recast.scan(tmp_path / "x.safetensors").findings) == []
+
+
 def test_a_conversion_finds_what_is_no_number(tmp_path: Path) -> None:
     """NaN and infinity that were there, and infinity that a cast has made, are told apart."""
     tensors = {"a": torch.tensor([torch.nan, 1.0]), "b": torch.tensor([7e4, 2.0])}
@@ -112,6 +133,16 @@ def test_a_conversion_finds_what_is_no_number(tmp_path: Path) -> None:
     assert list(recast.convert(tmp_path / "x.safetensors", "bf16").findings) == [old]
     (found,) = recast.scan(done.target).findings
     assert found.tensors == ("a", "b")
+
+
+def test_what_is_only_copied_is_not_looked_at(tmp_path: Path) -> None:
+    """A conversion speaks of the tensors that it casts, as the documents say; a scan, of all."""
+    tensors = {"a": torch.tensor([torch.nan]), "b": torch.ones(2)}
+    save_shard(tmp_path / "x.safetensors", tensors)
+    done = recast.convert(tmp_path / "x.safetensors", "bf16", keep=["a"])
+    assert list(done.findings) == []
+    found = recast.scan(done.target).findings
+    assert [each.tensors for each in found if each.name == "non-finite-values"] == [("a",)]
 
 
 def test_values_that_are_no_numbers_are_a_finding(tmp_path: Path) -> None:

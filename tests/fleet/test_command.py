@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
@@ -302,6 +303,24 @@ def test_lossless(root: Path) -> None:
     assert done.exit_code == 0
     assert f"{root}: 1 repaired, 5 skipped in " in done.stdout
     assert done.stdout.count("would lose values in bfloat16") == 5
+
+
+def test_a_tensor_of_which_nothing_is_left(root: Path) -> None:
+    """Each checkpoint that holds one is named, with how many there are, and so does the JSON."""
+    path = root / "run-0" / "checkpoint-100" / "model-00002-of-00002.safetensors"
+    save_shard(path, load_file(path) | {"b": torch.full((8,), 1e-9)})
+    runs.age(root)
+    done = run(root, "-r", "--to", "fp16", "-o", root.parent / "out")
+    (warning,) = [line for line in done.stdout.splitlines() if "warning" in line]
+    assert warning == (
+        "  warning   run-0/checkpoint-100: every value that was not zero became zero in 1 tensor "
+        "[vanished-values]"
+    )
+    lost = [
+        each["evidence"]["vanished_tensors"]
+        for each in result(run(root, "-r", "--to", "fp16", "--in-place", "--json"))["checkpoints"]
+    ]
+    assert sorted(lost) == [0] * (len(lost) - 1) + [1]
 
 
 def test_trainer_state_is_deleted_when_that_is_asked_for(mixed: Path) -> None:

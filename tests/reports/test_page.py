@@ -118,6 +118,25 @@ def test_a_browser_shows_what_was_done(
     assert column(1) == sorted(column(1))
 
 
+def test_a_page_says_what_became_infinite(tmp_path: Path) -> None:
+    """Where nothing was rounded otherwise, no error is made up, nor is it called lossless."""
+    save_shard(tmp_path / "x.safetensors", {"a": torch.tensor([1e5, 1.0])})
+    done = recast.convert(tmp_path / "x.safetensors", "fp16", allow=["overflow"])
+    recast.report(done, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0 of 1 cast tensors were rounded. 1 finite values became infinite." in page
+
+
+def test_a_page_says_what_became_zero(tmp_path: Path) -> None:
+    """A tensor of which nothing is left is a finding, and in the first sentence."""
+    save_shard(tmp_path / "x.safetensors", {"a": torch.randn(9), "gone": torch.full((9,), 1e-9)})
+    recast.report(recast.convert(tmp_path / "x.safetensors", "fp16"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Of 1, every value that was not zero became zero." in page
+    assert "vanished-values" in page
+    assert "9 of them to zero in gone" in page
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_can_be_read_in_light_and_dark(
     browser: webdriver.Chrome, checkpoint: Path, tmp_path: Path, scheme: str

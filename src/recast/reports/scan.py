@@ -11,8 +11,6 @@ from recast.formats.findings import Finding, Severity
 from recast.formats.findings.finding import listed
 from recast.formats.findings.values import non_finite
 
-_BF16_MANTISSA_BITS = 7
-_FP16_MANTISSA_BITS, _FP16_LARGEST = 10, 65504
 _NAMED_AT_MOST = 3  # tensors that a command shall keep
 
 
@@ -29,6 +27,8 @@ class TensorScan:
         magnitude: the largest magnitude of a finite value.
         nan: how many values are NaN.
         infinite: how many values are infinite.
+        fits_bf16: whether bf16 holds every finite value exactly.
+        fits_fp16: whether fp16 does.
     """
 
     shard: str
@@ -39,25 +39,13 @@ class TensorScan:
     magnitude: float
     nan: int
     infinite: int
-
-    @property
-    def fits_bf16(self) -> bool:
-        """Whether bf16 holds every value exactly.
-
-        An fp32 or fp16 value with no more than the first 7 bits of its mantissa set is one of
-        bf16's, subnormal or not. Of fp64 it cannot be told from the mantissa alone.
-        """
-        return self.dtype is not Dtype.F64 and self.mantissa_bits <= _BF16_MANTISSA_BITS
+    fits_bf16: bool
+    fits_fp16: bool
 
     @property
     def is_wide(self) -> bool:
         """Whether it takes more than 16 bits a value."""
         return self.dtype.bits > 16
-
-    @property
-    def is_like_fp16(self) -> bool:
-        """Whether every value has fp16's precision and is in its range, but for tiny ones."""
-        return self.mantissa_bits <= _FP16_MANTISSA_BITS and self.magnitude <= _FP16_LARGEST
 
     @property
     def is_zero(self) -> bool:
@@ -95,7 +83,7 @@ class Scan:
     def _oversized(self) -> Iterator[Finding]:
         """Find that what is stored wide takes more bytes than its values need: all, or most of it.
 
-        Values of fp16's precision and range were fp16 once, though some could be too small for it.
+        What fp16 holds exactly, and bf16 does not, was fp16 once.
         """
         stored_wide = [each for each in self.tensors if each.is_wide]
         others = [each for each in stored_wide if not each.fits_bf16]
@@ -103,7 +91,7 @@ class Scan:
             but = f", but those of {listed([each.name for each in others])}" if others else ""
             problem, concerned = f"bf16 holds every value exactly{but}", self.wide
             options = ["bf16", *(f"--keep={escape(each.name)}" for each in others)]
-        elif stored_wide and all(each.is_like_fp16 for each in stored_wide):
+        elif stored_wide and all(each.fits_fp16 for each in stored_wide):
             problem, concerned = "all values look like fp16", tuple(stored_wide)
             options = ["fp16"]
         else:

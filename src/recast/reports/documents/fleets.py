@@ -116,6 +116,8 @@ def _evidence(total: EvidenceTotal) -> Document:
         "tensors": total.tensors,
         "lossless_tensors": total.lossless,
         "overflowed_values": total.overflowed,
+        "underflowed_values": total.underflowed,
+        "vanished_tensors": total.vanished,
         "largest_error": total.worst.largest_error if total.worst else 0.0,
         "worst_tensor": total.worst.name if total.worst else None,
     }

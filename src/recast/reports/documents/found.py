@@ -37,9 +37,19 @@ def _total(total: EvidenceTotal, cast: Sequence[tuple[Evidence, Document]]) -> D
         "changed_values": total.changed,
         "overflowed_values": total.overflowed,
         "underflowed_values": total.underflowed,
+        "vanished_tensors": total.vanished,
         "nan_values": total.nan,
-        "worst": next((doc for each, doc in cast if each is total.worst), None),
-        "most_overflowed": next((doc for each, doc in cast if each is total.most_overflowed), None),
+        "infinite_values": total.infinite,
+        "largest_magnitude": total.magnitude,
+        "mantissa_bits": total.mantissa_bits,
+        **{
+            name: next((doc for each, doc in cast if each is found), None)
+            for name, found in (
+                ("worst", total.worst),
+                ("most_overflowed", total.most_overflowed),
+                ("most_underflowed", total.most_underflowed),
+            )
+        },
     }
 
 
@@ -79,6 +89,7 @@ def scan(found: Scan) -> Document:
                 "parameters": each.parameters,
                 "mantissa_bits": each.mantissa_bits,
                 "fits_bf16": each.fits_bf16,
+                "fits_fp16": each.fits_fp16,
                 "largest_magnitude": each.magnitude,
                 "nan_values": each.nan,
                 "infinite_values": each.infinite,

@@ -200,13 +200,18 @@ def _said_of(done: Conversion) -> str:
     total = done.total
     if not total.tensors:
         return "Nothing had to be cast."
-    if total.worst is None:
+    if total.lossless == total.tensors:
         return f"Lossless: no value of {total.tensors:,} cast tensors changed."
-    lossy = total.tensors - total.lossless
-    return (
-        f"{lossy:,} of {total.tensors:,} cast tensors were rounded; the largest error of a value "
-        f"is {total.worst.largest_error:.3g}, in {total.worst.name}."
-    )
+    said = f"{total.rounded:,} of {total.tensors:,} cast tensors were rounded"
+    if total.worst is not None:
+        error = f"{total.worst.largest_error:.3g}, in {done.name_of(total.worst)}"
+        said += f"; the largest error of a value is {error}"
+    said += "."
+    if total.overflowed:
+        said += f" {total.overflowed:,} finite values became infinite."
+    if total.vanished:
+        said += f" Of {total.vanished:,}, every value that was not zero became zero."
+    return said
 
 
 def _evidence_table(

@@ -211,11 +211,17 @@ def _repair(
     if worst is not None:
         tensor, path = worst
         where = f"{tensor.name} of {_below(root, path)}"
-        rounded = sum(1 for each in done if each.evidence and each.evidence.worst)
+        rounded = sum(1 for each in done if each.evidence and each.evidence.rounded)
         yield (
             f"  rounded   {_checkpoints(rounded)}, "
             f"largest error {tensor.largest_error:.3g} in {where}"
         )
+    emptied = [(each.path, each.evidence.vanished) for each in done if each.evidence]
+    for path, tensors in emptied:
+        if tensors:
+            count = f"{tensors:,} tensor{'s' if tensors > 1 else ''}"
+            what = f"every value that was not zero became zero in {count} [vanished-values]"
+            yield f"  {'warning':<10}{_below(root, path)}: {what}"
     for fate in (Fate.SKIPPED, Fate.FAILED):
         met = [(each.path, each.error) for each in outcomes if each.fate is fate]
         yield from _problems(root, fate.value, [(path, why) for path, why in met if why])

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from recast.reports.conversion import Conversion
-from recast.reports.evidence import EvidenceTotal
 from recast.reports.scan import Scan
 from recast.reports.text.lines import (
     counted,
@@ -51,19 +50,26 @@ def _conversion(done: Conversion) -> Iterator[str]:
     yield from cast(made)
     yield from like(made.like)
     yield from left_out(made.checkpoint.left_out)
-    yield from _rounding(done.total)
+    yield from _rounding(done)
     yield from findings_lines(done.findings)
 
 
-def _rounding(total: EvidenceTotal) -> Iterator[str]:
+def _rounding(done: Conversion) -> Iterator[str]:
     """Yield what the casts did to the values."""
+    total = done.total
     cast = counted(total.tensors, "tensor")
-    if total.worst is not None:
-        lossy = total.tensors - total.lossless
-        error = f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
-        yield from labelled("rounded", [f"{lossy:,} of {cast}, {error}"])
-    elif total.tensors:
+    if total.tensors and total.lossless == total.tensors:
         yield from labelled("lossless", [f"no value changed in {cast}"])
+    if total.worst is not None:
+        error = f"largest error {total.worst.largest_error:.3g} in {done.name_of(total.worst)}"
+        yield from labelled("rounded", [f"{total.rounded:,} of {cast}, {error}"])
+    for label, count, became, most in (
+        ("overflow", total.overflowed, "infinite", total.most_overflowed),
+        ("zeroed", total.underflowed, "zero", total.most_underflowed),
+    ):
+        if most is not None:
+            what = f"{counted(count, 'value')} became {became}"
+            yield from labelled(label, [f"{what}, most in {done.name_of(most)}"])
 
 
 def scan(found: Scan) -> str:

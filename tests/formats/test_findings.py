@@ -243,6 +243,17 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "wrong claim of a part": (configure(text_config={"dtype": "bfloat16"}), [MISMATCH]),
     "empty claim": (configure(torch_dtype=None), [MISMATCH]),
     "no real claim": (configure(torch_dtype="auto"), [MISMATCH]),
+    "claim of codes": (configure(dtype="float8_e4m3fn"), [MISMATCH]),
+    "a number as claim": (configure(torch_dtype=5), [MISMATCH]),
+    "claim of parts alone": (configure(torch_dtype={"text_config": "float32"}), [MISMATCH]),
+    "unknown claim in an index": (
+        index(lambda document: document["metadata"].update(dtype="mixed")),
+        [("config-mismatch", WARNING, INDEX)],
+    ),
+    "null in an index": (
+        index(lambda document: document["metadata"].update(dtype=None)),
+        [("config-mismatch", WARNING, INDEX)],
+    ),
     "claim in other words": (configure(torch_dtype="torch.float32"), [MISMATCH]),
     "no claim": (
         lambda folder: checkpoints.write_json(folder / "config.json", {"model_type": "llama"}),

@@ -63,7 +63,9 @@ def _as_it_is(weights: Weights, config: Mapping[str, Any]) -> Stored:
         shard.name: {name: each.dtype for name, each in shard.header.tensors.items()}
         for shard in weights.shards
     }
-    return _stored(config, weights.index.dtype if weights.index else None, shards)
+    return _stored(
+        config, weights.index.claim.value if weights.index and weights.index.claim else None, shards
+    )
 
 
 def _converted(plan: Plan, weights: Weights) -> Stored:
@@ -71,7 +73,7 @@ def _converted(plan: Plan, weights: Weights) -> Stored:
     texts = {each.name: each.text for each in plan.documents}
     config = plan.checkpoint.configs["config.json"]
     index_dtype = None
-    if weights.index is not None and weights.index.dtype is not None:
+    if weights.index is not None and weights.index.claim is not None:
         index_dtype = plan.policy.target.torch_name
     names = {shard.name for shard in weights.shards}
     shards = {

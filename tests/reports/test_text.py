@@ -143,9 +143,9 @@ ckpt
             optimizer.pt (trainer state, 12.35 kB)
 
   loaded by          as it is
-  transformers 5      float32
-  transformers 4.57   float32
-  transformers 4.44   float32
+  transformers 5        fails
+  transformers 4.57     fails
+  transformers 4.44     fails
   vLLM                float16
   SGLang              float16
 

@@ -311,7 +311,7 @@ def test_checkpoints_of_many_shapes(
     assert seen(tmp_path) == after
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     tensors=state_dicts(), target=st.sampled_from(TARGETS), shards=st.integers(1, 3), data=st.data()
 )

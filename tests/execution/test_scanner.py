@@ -28,7 +28,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tensors=state_dicts(), workers=st.integers(1, 3))
 def test_every_floating_tensor_is_what_torch_finds(tensors: Tensors, workers: int) -> None:
     """However the pieces are cut: NaN, infinity, zeros, magnitude, and whether bf16 suffices."""

@@ -51,7 +51,7 @@ def converted(source: Path, target: Dtype, workers: int = 1) -> tuple[bytes, Sha
     return content, done
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     tensors=state_dicts(),
     target=TARGETS,
@@ -78,7 +78,7 @@ def test_same_bytes_as_the_reference_writer(
             assert done.size == len(expected)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tensors=state_dicts(), target=TARGETS, data=st.data())
 def test_whatever_the_layout_of_the_source(
     tensors: Tensors, target: Dtype, data: st.DataObject
@@ -93,7 +93,7 @@ def test_whatever_the_layout_of_the_source(
     assert content == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tensors=state_dicts(), target=TARGETS, workers=st.integers(1, 3))
 def test_evidence(tensors: Tensors, target: Dtype, workers: int) -> None:
     """Of each tensor that was cast, and of no other, it is said what torch finds."""
@@ -166,7 +166,7 @@ def test_permission_bits_and_time_of_the_source(tmp_path: Path, mode: int) -> No
     assert out.stat().st_mtime_ns == source.stat().st_mtime_ns
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(tensors=state_dicts(), workers=st.integers(1, 4))
 def test_progress_adds_up(tensors: Tensors, workers: int) -> None:
     """What progress is told of adds up to the bytes of the source's file."""
@@ -266,7 +266,7 @@ def test_a_source_that_changed_before(tmp_path: Path, change: Callable[[Path], N
     assert list(tmp_path.iterdir()) == [source]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(tensors=state_dicts(), target=TARGETS, workers=st.integers(1, 3))
 def test_looking_without_writing(tensors: Tensors, target: Dtype, workers: int) -> None:
     """A scan finds what the conversion finds, and leaves the folder as it was."""

@@ -50,7 +50,7 @@ def test_other_errors() -> None:
         raise ZeroDivisionError
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=300), data=st.data())
 def test_reading_any_window(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject

@@ -76,7 +76,7 @@ def test_clean_conversions(tmp_path: Path, make: Callable[[Path], Path], target:
     assert {shard.differing for shard in verification.shards} == {0}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     tensors=state_dicts(),
     target=st.sampled_from(["bf16", "fp16", "fp32"]),
@@ -186,7 +186,7 @@ def header_size(content: bytes) -> int:
     return 8 + int.from_bytes(content[:8], "little")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_a_tensor(kinds: Path, data: st.DataObject, bit: int) -> None:
     """One bit of one value, anywhere, is found, in its tensor and nowhere else."""
@@ -212,7 +212,7 @@ def test_any_flipped_bit_of_a_tensor(kinds: Path, data: st.DataObject, bit: int)
         assert [shard.differing for shard in verification.shards] == [1, 0]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data(), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_a_header(kinds: Path, data: st.DataObject, bit: int) -> None:
     """One bit of a header, anywhere, is found, unless the file still says the very same."""

@@ -26,6 +26,7 @@ from recast import Fate, Outcome, WorkerError
 from recast.execution import shard_job
 from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
+from tests.processes import end_with_the_tests
 
 _OTHER_VERSION = """
 from recast.execution import shard_job
@@ -268,7 +269,7 @@ def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool)
     paths = list(recast.discover(root))
     broken = 0
     for _ in range(50):
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(2, get_context("spawn"), end_with_the_tests) as pool:
             pool.submit(os.getpid).result()
             (victim, *_) = (each.pid for each in psutil.Process().children() if is_of(pool, each))
             more = broken < (20 if thorough else 2)

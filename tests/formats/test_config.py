@@ -178,7 +178,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(["dtype", "torch_dtype", "model_type", "a_config", "b"]), JSON),
     st.sampled_from(TARGETS),

@@ -313,7 +313,7 @@ def test_a_sound_checkpoint_has_no_findings(harmless: str, ckpt: Path) -> None:
     assert found(ckpt) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(checkpoints.state_dicts().filter(bool))
 def test_nothing_is_found_in_what_was_saved_properly(
     tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors

@@ -136,7 +136,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("way", "source", "target"), WAYS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_facts_are_what_torch_finds(
     way: Way, source: Dtype, target: Dtype, data: st.DataObject
@@ -191,7 +191,7 @@ def test_the_native_kernel_casts_every_pattern_as_numpy_does() -> None:
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_native_kernel_sees_what_numpy_sees(dtype: Dtype, data: st.DataObject) -> None:
     """Of tensors of any bits and of any length, blocks and what is left of one: the same facts."""
@@ -305,7 +305,7 @@ def test_the_relative_error_is_bounded_beforehand(target: Dtype) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), CASTS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataObject) -> None:
     """Without evidence, it is still seen of every tensor what overflowed, and how large it was."""
@@ -319,7 +319,7 @@ def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataOb
 
 
 @pytest.mark.parametrize("dtype", list(NUMPY_DTYPES))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_values_are_looked_at_in_every_dtype(dtype: Dtype, data: st.DataObject) -> None:
     """Bits, magnitude, NaN, infinity, and what narrow dtypes would lose, are torch's."""

@@ -195,6 +195,7 @@ class _Found:
             yield root
             return
         include, exclude = self._request.include, self._request.exclude
+        home = root.resolve()
         empty = True
         for path in discover(
             root,
@@ -204,7 +205,8 @@ class _Found:
             unread=self.unread.append,
         ):
             empty = False
-            if self._request.writes_beside and not _lies_in(root, path):
+            # No link on the way may lead out.
+            if self._request.writes_beside and not path.resolve().is_relative_to(home):
                 self.outside.append(path)
             else:
                 yield path
@@ -214,11 +216,6 @@ class _Found:
                 "holds no checkpoint that --include and --exclude leave",
                 f"look at what there is: {shlex.join(['recast', str(root), '-r'])}",
             )
-
-
-def _lies_in(root: Path, path: Path) -> bool:
-    """Whether no link on the way from *root* to *path* leads out of *root*."""
-    return path.resolve().is_relative_to(root.resolve())
 
 
 def _width() -> int | None:

@@ -154,6 +154,7 @@ def every_dtype(root: Path) -> Iterator[Json]:
     content = len(text).to_bytes(8, "little") + text + bytes(end)
     (root / "all.safetensors").write_bytes(content)
     yield documents.inspection(recast.inspect(root / "all.safetensors"))
+    yield documents.scan(recast.scan(root / "all.safetensors"))
 
 
 def empty(root: Path) -> Iterator[Json]:

@@ -230,7 +230,8 @@ def _scan(path: str, arguments: Arguments) -> Answer:
     size = sum(weights.data_size for weights in checkpoint.weights)
     with _progress(path, size, arguments) as progress:
         found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
-    return Answer(found, partial(text.scan, found), partial(documents.scan, found))
+    broken = any(each.severity is recast.Severity.ERROR for each in found.findings)
+    return Answer(found, partial(text.scan, found), partial(documents.scan, found), not broken)
 
 
 @contextmanager

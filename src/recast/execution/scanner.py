@@ -57,7 +57,7 @@ def scan(
         tensors = _floating(shard)
         nbytes += sum(each.nbytes for each in tensors)
         found += _scan_shard(shard, path, tensors, chosen_workers(workers), progress)
-    return Scan(checkpoint.local_path, tuple(found), nbytes, time.monotonic() - begun)
+    return Scan(checkpoint, tuple(found), nbytes, time.monotonic() - begun)
 
 
 def _floating(shard: Shard) -> list[TensorPlan]:

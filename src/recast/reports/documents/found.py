@@ -81,6 +81,7 @@ def scan(found: Scan) -> Document:
         "bytes": found.nbytes,
         "seconds": round(found.seconds, 3),
         "findings": [finding(each) for each in found.findings],
+        "skipped": [{"dtype": dtype.value, "tensors": count} for dtype, count in found.skipped],
         "tensors": [
             {
                 "file": each.shard,

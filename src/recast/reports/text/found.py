@@ -87,6 +87,10 @@ def _scan(found: Scan) -> Iterator[str]:
         used = f"up to {most} mantissa bits in use"
         fits = "bf16 holds every value" if fit == len(of_it) else f"bf16 holds {fit:,} exactly"
         yield from labelled(dtype.torch_name, [f"{counted(len(of_it), 'tensor')}, {used}; {fits}"])
+    if found.skipped:
+        count = counted(sum(count for _, count in found.skipped), "tensor")
+        dtypes = ", ".join(dtype.torch_name for dtype, _ in found.skipped)
+        yield from labelled("skipped", [f"{count} not looked at: {dtypes}"])
     largest = max(found.tensors, key=lambda each: each.magnitude, default=None)
     if largest is not None:
         yield from labelled("largest", [f"{largest.magnitude:.6g} in {largest.name}"])

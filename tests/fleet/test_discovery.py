@@ -238,19 +238,20 @@ def test_files_that_move_mean_that_somebody_writes(
     assert "its files have just changed" in done.error.problem
 
 
+@pytest.mark.parametrize("look", ["the first", "to plan", "the last"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_goes_while_it_is_looked_at_means_that_somebody_writes(
-    ckpt: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ckpt: Path, kind: str, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A temporary file, or folder, that was listed and is gone is no error of the disk."""
     walk = os.walk
-    looks = []
+    looks = ["the last", "to plan", "the first"]
 
     def pass_by(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
-        """List what is there, and in the first look what is there no more, too."""
-        looks.append(top)
+        """List what is there, and in one of the looks what is there no more, too."""
+        is_it = looks.pop() == look if looks else False
         for parent, folders, names in walk(top, **options):
-            if len(looks) == 1:
+            if is_it:
                 (names if kind == "file" else folders).append("fleeting")
             yield parent, folders, names
 
@@ -260,6 +261,7 @@ def test_what_goes_while_it_is_looked_at_means_that_somebody_writes(
     assert done.fate is recast.Fate.SKIPPED
     assert done.error.problem == "is being written: fleeting has just gone"
     assert runs.contents(ckpt) == before
+    looks.clear()
     assert outcome(ckpt).fate is recast.Fate.REPAIRED
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,26 @@ def test_ten_thousand_folders(tmp_path: Path) -> None:
             (folder / "config.json").touch()
     found = list(recast.discover(tmp_path))
     assert len(found) == len(set(found)) == 10_000
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_folders_deeper_than_calls(tmp_path: Path, stray: bool) -> None:  # noqa: FBT001 - a case
+    """What lies in a thousand folders, each in the other, is found, whatever lies on the way."""
+    folders = [tmp_path]
+    try:
+        for _ in range(sys.getrecursionlimit()):
+            folders.append(folders[-1] / "d")
+            folders[-1].mkdir()
+            if stray:
+                (folders[-1] / "weights.safetensors").touch()
+        save_one(folders[-1] / "weights.safetensors")
+        strays = [folder / "weights.safetensors" for folder in folders[1:-1] if stray]
+        assert list(recast.discover(tmp_path)) == [*strays, folders[-1]]
+    finally:  # shutil.rmtree calls itself for each
+        for folder in reversed(folders[1:]):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
 
 
 @pytest.fixture

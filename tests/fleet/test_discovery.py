@@ -153,6 +153,19 @@ def test_folders_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch
     assert [each.subject for each in said] == [str(closed)]
 
 
+def test_folders_that_are_deleted_meanwhile(root: Path) -> None:
+    """One that was listed and is gone when its turn comes is passed over; the root is not."""
+    found = recast.discover(root)
+    first = next(found)
+    shutil.rmtree(first.with_name("checkpoint-200"))
+    shutil.rmtree(root / "run-1")
+    assert [path.relative_to(root).parts[0] for path in found] == ["run-2", "run-2"]
+    late = recast.discover(root)
+    shutil.rmtree(root)
+    with pytest.raises(StorageError, match="No such file"):
+        next(late)
+
+
 def test_links_that_cannot_be_followed_hide_nothing(tmp_path: Path) -> None:
     """One that leads to itself is passed over, another is reported; the rest is found."""
     two_shards(tmp_path / "run")

@@ -213,7 +213,7 @@ class _Search:
                 yield _Below(self._visit(folder / name))
 
     def _list(self, folder: Path) -> _Listing | None:
-        """Return what lies in *folder*; None if that was seen before, or cannot be."""
+        """Return what lies in *folder*; None if that was seen before, cannot be, or has gone."""
         files, folders, links = [], [], []
         try:
             with naming(folder):
@@ -230,7 +230,9 @@ class _Search:
                         else:
                             files.append(entry.name)
         except StorageError as error:
-            self.told.report(error)
+            # A trainer that keeps only its latest checkpoints deletes the others meanwhile.
+            if folder == self.root or not isinstance(error.__cause__, FileNotFoundError):
+                self.told.report(error)
             return None
         return _Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(links)))
 

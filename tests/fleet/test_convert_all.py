@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
 from recast.execution import shard_job, target
+from recast.execution.fleets import discovery
 from recast.execution.shard import Effort
 from recast.execution.shard_job import carry_out
 from recast.execution.storage import naming
@@ -316,6 +317,42 @@ def test_a_disk_that_is_full_for_a_moment(
     check_told(notes, done)
     for path in paths:
         runs.check_repaired(saved / path.relative_to(root), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (os.utime, "model-00002-of-00002.safetensors"),
+        (os.unlink, "model-00002-of-00002.safetensors"),
+        (os.unlink, "tokenizer.json"),
+    ],
+)
+def test_what_is_written_while_it_is_converted(
+    root: Path,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trainer that comes back then has its checkpoint skipped; nothing of it is written."""
+    path = found(root)[0]
+    convert = shard_job.convert_shard
+    todo = [change]
+
+    def write(*job):
+        """Let the trainer write when the first shard is done."""
+        done = convert(*job)
+        if todo:
+            todo.pop()(path / name)
+        return done
+
+    monkeypatch.setattr(shard_job, "convert_shard", write)
+    monkeypatch.setattr(discovery.time, "sleep", lambda _: None)
+    (done,) = recast.convert_all([path], "bf16", out=tmp_path / "out", root=root)
+    assert not todo
+    assert done.fate is Fate.SKIPPED
+    assert "is being written" in done.error.problem
+    assert not (tmp_path / "out").exists()
 
 
 class Twice(Executor):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_folders_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch
     assert [each.subject for each in said] == [str(closed)]
 
 
+def test_folders_that_are_deleted_meanwhile(root: Path) -> None:
+    """One that was listed and is gone when its turn comes is passed over; the root is not."""
+    found = recast.discover(root)
+    first = next(found)
+    shutil.rmtree(first.with_name("checkpoint-200"))
+    shutil.rmtree(root / "run-1")
+    assert [path.relative_to(root).parts[0] for path in found] == ["run-2", "run-2"]
+    late = recast.discover(root)
+    shutil.rmtree(root)
+    with pytest.raises(StorageError, match="No such file"):
+        next(late)
+
+
 def test_links_that_cannot_be_followed_hide_nothing(tmp_path: Path) -> None:
     """One that leads to itself is passed over, another is reported; the rest is found."""
     two_shards(tmp_path / "run")
@@ -181,6 +195,26 @@ def test_ten_thousand_folders(tmp_path: Path) -> None:
             (folder / "config.json").touch()
     found = list(recast.discover(tmp_path))
     assert len(found) == len(set(found)) == 10_000
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_folders_deeper_than_calls(tmp_path: Path, stray: bool) -> None:  # noqa: FBT001 - a case
+    """What lies in a thousand folders, each in the other, is found, whatever lies on the way."""
+    folders = [tmp_path]
+    try:
+        for _ in range(sys.getrecursionlimit()):
+            folders.append(folders[-1] / "d")
+            folders[-1].mkdir()
+            if stray:
+                (folders[-1] / "weights.safetensors").touch()
+        save_one(folders[-1] / "weights.safetensors")
+        strays = [folder / "weights.safetensors" for folder in folders[1:-1] if stray]
+        assert list(recast.discover(tmp_path)) == [*strays, folders[-1]]
+    finally:  # shutil.rmtree calls itself for each
+        for folder in reversed(folders[1:]):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
 
 
 @pytest.fixture
@@ -238,19 +272,20 @@ def test_files_that_move_mean_that_somebody_writes(
     assert "its files have just changed" in done.error.problem
 
 
+@pytest.mark.parametrize("look", ["the first", "to plan", "the last"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_goes_while_it_is_looked_at_means_that_somebody_writes(
-    ckpt: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ckpt: Path, kind: str, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A temporary file, or folder, that was listed and is gone is no error of the disk."""
     walk = os.walk
-    looks = []
+    looks = ["the last", "to plan", "the first"]
 
     def pass_by(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
-        """List what is there, and in the first look what is there no more, too."""
-        looks.append(top)
+        """List what is there, and in one of the looks what is there no more, too."""
+        is_it = looks.pop() == look if looks else False
         for parent, folders, names in walk(top, **options):
-            if len(looks) == 1:
+            if is_it:
                 (names if kind == "file" else folders).append("fleeting")
             yield parent, folders, names
 
@@ -260,6 +295,7 @@ def test_what_goes_while_it_is_looked_at_means_that_somebody_writes(
     assert done.fate is recast.Fate.SKIPPED
     assert done.error.problem == "is being written: fleeting has just gone"
     assert runs.contents(ckpt) == before
+    looks.clear()
     assert outcome(ckpt).fate is recast.Fate.REPAIRED
 
 

@@ -126,6 +126,41 @@ class _Listing:
         )
 
 
+_Steps = Iterator["Path | _Below"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A part of a search, to be done where it stands among the checkpoints that are found.
+
+    Attributes:
+        steps: the checkpoints, and the parts that this one has itself.
+        held: who takes the checkpoints, if they are not to be yielded yet.
+    """
+
+    steps: _Steps
+    held: list[Path] | None = None
+
+
+def _flat(steps: _Steps) -> Iterator[Path]:
+    """Yield the checkpoints among *steps*, those of each part in its place.
+
+    The stack is a list, since folders may lie in each other deeper than calls can.
+    """
+    stack = [_Below(steps)]
+    while stack:
+        part = stack[-1]
+        step = next(part.steps, None)
+        if step is None:
+            stack.pop()
+        elif isinstance(step, _Below):
+            stack.append(_Below(step.steps, part.held if step.held is None else step.held))
+        elif part.held is None:
+            yield step
+        else:
+            part.held.append(step)
+
+
 class _Search:
     """One walk through a folder of runs."""
 
@@ -142,11 +177,11 @@ class _Search:
 
     def checkpoints(self) -> Iterator[Path]:
         """Yield what is found."""
-        yield from filter(self._is_wanted, self._visit(self.root))
+        yield from filter(self._is_wanted, _flat(self._visit(self.root)))
         while self.links:
-            yield from filter(self._is_wanted, self._visit(self.links.popleft()))
+            yield from filter(self._is_wanted, _flat(self._visit(self.links.popleft())))
 
-    def _visit(self, folder: Path) -> Iterator[Path]:
+    def _visit(self, folder: Path) -> _Steps:
         """Yield the checkpoints in *folder* and below."""
         listing = self._list(folder)
         if listing is None:
@@ -154,30 +189,31 @@ class _Search:
         if not listing.weights and _PIPELINE not in listing.files:
             if (other := form(listing.names)) and self._is_wanted(folder):
                 self.told.unread(Unread(folder, *other))
-            yield from self._descend(folder, listing, listing.folders)
+            yield _Below(self._descend(folder, listing, listing.folders))
             return
         # The folders of a checkpoint belong to it, save those that are checkpoints themselves.
         nested = [name for name in listing.folders if _is_nested(name)]
         if listing.is_described:
             yield folder
-            yield from self._descend(folder, listing, nested)
+            yield _Below(self._descend(folder, listing, nested))
             return
-        found = list(self._descend(folder, listing, listing.folders))
+        found: list[Path] = []
+        yield _Below(self._descend(folder, listing, listing.folders), found)
         if all(_is_nested(path.relative_to(folder).parts[0]) for path in found):
             yield folder
         else:
             yield from (folder / name for name in listing.weights)
         yield from found
 
-    def _descend(self, folder: Path, listing: _Listing, names: Iterable[str]) -> Iterator[Path]:
+    def _descend(self, folder: Path, listing: _Listing, names: Iterable[str]) -> _Steps:
         """Yield the checkpoints in these folders in *folder*; its links wait."""
         self.links += [folder / name for name in listing.links if self._may_enter(folder / name)]
         for name in names:
             if self._may_enter(folder / name):
-                yield from self._visit(folder / name)
+                yield _Below(self._visit(folder / name))
 
     def _list(self, folder: Path) -> _Listing | None:
-        """Return what lies in *folder*; None if that was seen before, or cannot be."""
+        """Return what lies in *folder*; None if that was seen before, cannot be, or has gone."""
         files, folders, links = [], [], []
         try:
             with naming(folder):
@@ -194,7 +230,9 @@ class _Search:
                         else:
                             files.append(entry.name)
         except StorageError as error:
-            self.told.report(error)
+            # A trainer that keeps only its latest checkpoints deletes the others meanwhile.
+            if folder == self.root or not isinstance(error.__cause__, FileNotFoundError):
+                self.told.report(error)
             return None
         return _Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(links)))
 

@@ -201,7 +201,10 @@ class Fleet:
         meter.expect(made, scanned=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
-        return repaired(carry_out(made, target, crew, in_place=self.places.in_place))
+        if self.places.in_place:  # it changes the files itself
+            return repaired(carry_out(made, target, crew, in_place=True))
+        with _excused(task.path, task.seen):
+            return repaired(carry_out(made, target, crew, in_place=False))
 
 
 @contextmanager
@@ -209,15 +212,31 @@ def _excused(path: Path, seen: Glance) -> Iterator[None]:
     """Let an error inside the block be a BusyError if somebody is writing the checkpoint *path*."""
     try:
         yield
-    except RecastError:
+    except RecastError as error:
+        if name := _gone(error, path):
+            raise _busy(path, f"{name} has just gone") from None
         _refuse_busy(path, seen)  # no wonder then
         raise
+
+
+def _gone(error: RecastError, path: Path) -> str:
+    """Return the file of *path* that was listed and is gone, if that is the error; or nothing."""
+    cause = error.__cause__
+    place = cause.filename if isinstance(cause, FileNotFoundError) else None
+    if not isinstance(place, str | os.PathLike) or not Path(place).is_relative_to(path):
+        return ""
+    return Path(place).name
 
 
 def _refuse_busy(path: Path, seen: Glance) -> None:
     """Raise BusyError if somebody is writing the checkpoint *path*, which was *seen* before."""
     if sign := sign_of_life(path, seen):
-        raise BusyError(str(path), f"is being written: {sign}", "run again when it is finished")
+        raise _busy(path, sign)
+
+
+def _busy(path: Path, sign: str) -> BusyError:
+    """Return the error of a checkpoint that somebody is writing, as the *sign* says."""
+    return BusyError(str(path), f"is being written: {sign}", "run again when it is finished")
 
 
 def _base_of_others(path: Path) -> TargetError:

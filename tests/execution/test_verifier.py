@@ -258,6 +258,37 @@ def test_faults_far_inside_a_large_tensor(tmp_path: Path) -> None:
     assert difference.problem.endswith("element 300,000")
 
 
+def test_a_tensor_that_the_cast_itself_makes_zero(tmp_path: Path) -> None:
+    """It holds, and is named; one that was zero before, or of which one value is left, is not."""
+    faint = torch.full((700_001,), 1e-9) * torch.where(torch.arange(700_001) % 2 == 0, 1, -1)
+    survivor = faint.clone()
+    survivor[-1] = 1.0
+    tensors = {
+        "faint": faint,
+        "survivor": survivor,
+        "zero": torch.zeros(9),
+        "negative zero": -torch.zeros(9),
+        "nan": torch.tensor([torch.nan]),
+        "none": torch.zeros(0),
+        "ids": torch.zeros(3, dtype=torch.int64),
+    }
+    assert not tensors["faint"].half().any()
+    source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_shard(source, tensors)
+    recast.convert(source, "fp16", out=out)
+    for workers in (1, 3):
+        verification = recast.verify(out, against=source, workers=workers)
+        assert found(verification) == set()
+        (note,) = verification.notes
+        assert (note.file, note.tensor) == (out.name, "faint")
+        assert note.problem.startswith("all of its 700,001 values are zero since the cast")
+    recast.convert(source, "bf16", out=tmp_path / "c.safetensors")
+    assert recast.verify(tmp_path / "c.safetensors", against=source).notes == ()
+    resave(out, lambda each: each["faint"].add_(1))
+    verification = recast.verify(out, against=source)
+    assert (found(verification), verification.notes) == ({(out.name, "faint")}, ())
+
+
 def swap(tensors: dict[str, torch.Tensor]) -> None:
     """Exchange two tensors of the same shape and dtype."""
     tensors["a"], tensors["b"] = tensors["b"], tensors["a"]

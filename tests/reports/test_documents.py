@@ -71,6 +71,10 @@ def converted_and_verified(root: Path) -> Iterator[Json]:
     checkpoints.save_shard(shard, {"lm_head.scale": torch.tensor(7, dtype=torch.bfloat16)})
     (done.target / "tokenizer.json").unlink()
     yield documents.verification(recast.verify(done.target, against=source))
+    checkpoints.save_shard(root / "faint.safetensors", {"a": torch.full((3,), 1e-9)})
+    faint = recast.convert(root / "faint.safetensors", "fp16").target
+    assert faint is not None
+    yield documents.verification(recast.verify(faint, against=root / "faint.safetensors"))
 
 
 def one_file(root: Path) -> Iterator[Json]:

@@ -383,6 +383,17 @@ out: NOT what src becomes, 2 differences; compared 1 tensor in 1 shard
     )
 
 
+def test_a_verification_names_what_the_cast_has_made_zero(tmp_path: Path) -> None:
+    """Though all is as the cast makes it, a tensor of which nothing is left is named."""
+    checkpoints.save_shard(tmp_path / "a.safetensors", {"x": torch.full((3,), 1e-9)})
+    target = recast.convert(tmp_path / "a.safetensors", "fp16").target
+    verdict = recast.verify(target, against=tmp_path / "a.safetensors")
+    cast, note = text.verification(verdict).splitlines()[1:]
+    assert cast == "  cast      1 to float16, of 1 tensor"
+    why = "all of its 3 values are zero since the cast: the source's are too small"
+    assert note == f"  note      {target.name}: tensor 'x': {why}"
+
+
 def test_a_verification_of_a_shard_whose_tensors_hold(ckpt: Path) -> None:
     """If it is but the header metadata, no count of tensors is given, which would be zero."""
     target = recast.convert(ckpt, "bf16").target

@@ -63,6 +63,7 @@ def verify(
         )
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
+    notes: list[Difference] = []
     seen: list[_Seen] = []
     threads = chosen_workers(workers)
     paired = tuple(_paired(before, after))
@@ -77,7 +78,12 @@ def verify(
         compared = _compare_shards(
             before, old, after, new, odd=odd, workers=threads, progress=progress
         )
-        found = list(compared)
+        found: list[_Seen] = []
+        for each, how in compared:
+            if how is not None and how.faded:
+                notes.append(each)
+            else:
+                found.append((each, how))
         bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         seen += found
@@ -93,6 +99,7 @@ def verify(
         len(files),
         tuple(differences),
         count_casts(pairs),
+        tuple(notes),
     )
 
 

@@ -54,6 +54,7 @@ class Verification:
         files: how many other files were compared.
         differences: all that is not as it should be.
         casts: how many tensors were cast to which dtype; the others have the source's.
+        notes: what is as the cast makes it, and may be no less of a surprise.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Verification:
     files: int
     differences: tuple[Difference, ...]
     casts: tuple[tuple[Dtype, int], ...] = ()
+    notes: tuple[Difference, ...] = ()
 
     @property
     def tensors(self) -> int:

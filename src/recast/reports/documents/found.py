@@ -9,7 +9,7 @@ from recast.reports.documents.parts import Document, finding
 from recast.reports.documents.planned import plan_document
 from recast.reports.evidence import Evidence, EvidenceTotal
 from recast.reports.scan import Scan
-from recast.reports.verification import Verification
+from recast.reports.verification import Difference, Verification
 
 
 def conversion(
@@ -120,11 +120,14 @@ def verification(verdict: Verification) -> Document:
         "casts": [{"dtype": dtype.value, "tensors": count} for dtype, count in verdict.casts],
         "other_files": verdict.files,
         "remedy": verdict.remedy or None,
-        "differences": [
-            {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
-            for each in verdict.differences
-        ],
+        "differences": [_difference(each) for each in verdict.differences],
+        "notes": [_difference(each) for each in verdict.notes],
     }
+
+
+def _difference(each: Difference) -> Document:
+    """Return one thing that verifying has found."""
+    return {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
 
 
 def error(path: str, problem: RecastError) -> Document:

@@ -134,6 +134,7 @@ def of_verification(verdict: Verification) -> Page:
     """Show whether everything is as it should be."""
     holds = "is" if verdict.holds else "is NOT"
     differences = ((each.file, each.tensor, each.problem) for each in verdict.differences)
+    notes = ((each.file, each.tensor, each.problem) for each in verdict.notes)
     shards = (
         (each.name, "as it should be" if each.holds else "NOT", each.tensors, each.differing)
         for each in verdict.shards
@@ -151,6 +152,7 @@ def of_verification(verdict: Verification) -> Page:
         ),
         tables=(
             table("Differences", ("file", "tensor", "what is the matter"), differences),
+            table("Notes", ("file", "tensor", "what the cast has done"), notes),
             table("Weights files", ("file", "verdict", "tensors", "of them differing"), shards),
         ),
     )

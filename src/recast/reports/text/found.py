@@ -134,10 +134,11 @@ def _verification(verdict: Verification) -> Iterator[str]:
 
 
 def _casts(verdict: Verification) -> Iterator[str]:
-    """Yield in how many tensors what dtype was found where the source has another."""
+    """Yield how many tensors were cast to which dtype, and of which nothing is left by it."""
     if verdict.casts:
         said = [f"{count:,} to {dtype.torch_name}" for dtype, count in verdict.casts]
         yield from labelled("cast", [f"{', '.join(said)}, of {counted(verdict.tensors, 'tensor')}"])
+    yield from labelled("note", shortened(list(map(str, verdict.notes))))
 
 
 def _verdict(shard: ShardVerdict) -> str:

@@ -290,6 +290,16 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "scale of a parent": coded("x.y.ids", "x.scale", torch.int32),
     "long integers": coded("x.num_batches_tracked", "x.scale", torch.int64),
     "no scale": coded("x.ids", "x.ids_bias", torch.int32),
+    "a mask in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.bias", torch.ones(40, 40, dtype=torch.uint8)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
+    "a small table in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.relative_index", torch.ones(4, 4, dtype=torch.int32)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
     "integer scale": coded("x.ids", "x.scale", torch.int32, torch.int32),
     "not quantized": say(quantization="None", quant_method=""),
     "said otherwise": configure(quantization="none"),

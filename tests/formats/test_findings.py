@@ -454,6 +454,19 @@ def test_what_is_there_is_converted_if_a_user_allows_it(fault: str, ckpt: Path) 
         assert all(torch.equal(stored[key], cast[key]) for key in cast)
 
 
+@pytest.mark.parametrize("error", ["quantized config", "tensor without place", "no shard"])
+def test_no_command_is_one_that_an_error_stops(error: str, ckpt: Path) -> None:
+    """While an error blocks them, a warning has no command, or one that works."""
+    (ckpt / INDEX).write_text((ckpt / INDEX).read_text().replace("2084", "1"))
+    for fault in ("no claim", "no header metadata", "unknown claim in an index"):
+        FAULTS[fault][0](ckpt)
+    FAULTS[error][0](ckpt)
+    _, *others = recast.findings(recast.inspect(ckpt))
+    assert others
+    for command in [each.command for each in others if each.command]:
+        type_in(command)
+
+
 def test_everything_that_has_no_value_is_named(ckpt: Path) -> None:
     """Of a ZeRO-3 save, all empty tensors are listed, and not the weights alone."""
     hollow("lm_head.weight", "experts.gate_up_proj", "pos")(ckpt)

@@ -95,7 +95,7 @@ def _given(arguments: Arguments) -> str | None:
         "--cast": arguments.cast,
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
-        "--allow": arguments.allow,
+        "--allow": arguments.allow and not arguments.fix_config,
         "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)

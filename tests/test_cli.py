@@ -355,6 +355,11 @@ def test_help() -> None:
         ("ckpt --no-keep-rules", "--no-keep-rules goes with --to"),
         ("ckpt --lossless", "--lossless goes with --to"),
         ("ckpt --allow overflow", "--allow goes with --to"),
+        (
+            "ckpt --to bf16 --allow quantized",
+            "'quantized' stops a conversion, and cannot be allowed",
+        ),
+        ("ckpt --to bf16 --allow oversized", "'oversized' stops no conversion"),
         ("ckpt --to bf16 --against x", "--against verifies what --to has made"),
         ("ckpt --against x --like y -o z", "-o goes with --to or --like"),
         ("ckpt --to bf16 --in-place -o x", "give one of them"),

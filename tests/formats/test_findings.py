@@ -290,6 +290,16 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "scale of a parent": coded("x.y.ids", "x.scale", torch.int32),
     "long integers": coded("x.num_batches_tracked", "x.scale", torch.int64),
     "no scale": coded("x.ids", "x.ids_bias", torch.int32),
+    "a mask in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.bias", torch.ones(40, 40, dtype=torch.uint8)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
+    "a small table in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.relative_index", torch.ones(4, 4, dtype=torch.int32)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
     "integer scale": coded("x.ids", "x.scale", torch.int32, torch.int32),
     "not quantized": say(quantization="None", quant_method=""),
     "said otherwise": configure(quantization="none"),
@@ -442,6 +452,19 @@ def test_what_is_there_is_converted_if_a_user_allows_it(fault: str, ckpt: Path) 
         stored = load_file(target / path.name)
         assert stored.keys() == cast.keys()
         assert all(torch.equal(stored[key], cast[key]) for key in cast)
+
+
+@pytest.mark.parametrize("error", ["quantized config", "tensor without place", "no shard"])
+def test_no_command_is_one_that_an_error_stops(error: str, ckpt: Path) -> None:
+    """While an error blocks them, a warning has no command, or one that works."""
+    (ckpt / INDEX).write_text((ckpt / INDEX).read_text().replace("2084", "1"))
+    for fault in ("no claim", "no header metadata", "unknown claim in an index"):
+        FAULTS[fault][0](ckpt)
+    FAULTS[error][0](ckpt)
+    _, *others = recast.findings(recast.inspect(ckpt))
+    assert others
+    for command in [each.command for each in others if each.command]:
+        type_in(command)
 
 
 def test_everything_that_has_no_value_is_named(ckpt: Path) -> None:

@@ -121,7 +121,7 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
     base = None if arguments.like is None else _checkpoint(arguments.like)
     with _naming_files_of(path):
         if arguments.fix_config:
-            return plan_documents(checkpoint)
+            return plan_documents(checkpoint, arguments.allow)
         return recast.plan(
             checkpoint,
             arguments.to,

@@ -76,6 +76,9 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
 
 def _check_allowed(names: tuple[str, ...]) -> None:
     """Raise UsageError for a name that could not have stopped a conversion."""
+    if "quantized" in names:
+        problem = "'quantized' stops a conversion, and cannot be allowed: codes cannot be cast"
+        raise click.BadParameter(problem, param_hint="--allow")
     known = (OVERFLOW, *(name for name in BLOCKING if name != "quantized"))
     if unknown := [name for name in names if name not in known]:
         problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
@@ -92,7 +95,7 @@ def _given(arguments: Arguments) -> str | None:
         "--cast": arguments.cast,
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
-        "--allow": arguments.allow,
+        "--allow": arguments.allow and not arguments.fix_config,
         "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)

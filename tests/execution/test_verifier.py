@@ -521,6 +521,29 @@ def test_stale_dtype_of_an_index(tmp_path: Path) -> None:
     assert difference.problem.endswith('"dtype": "float32" instead of "dtype": "bfloat16"')
 
 
+def test_a_file_of_one_line_is_not_told_whole(tmp_path: Path) -> None:
+    """Of an index that is one long line, the key whose value differs is shown, and little else."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    names = {f"model.layers.{number}.weight": (1,) for number in range(3000)}
+    save_sharded(source, {FIRST: random_tensors(**names)})
+    index = json.loads((source / INDEX).read_text())
+    for path in (source, out):
+        if path is out:
+            recast.convert(source, "bf16", out=out)
+            index["metadata"]["total_size"] = 7
+        (path / INDEX).write_text(json.dumps(index))
+    (difference,) = recast.verify(out, against=source).differences
+    assert '"total_size": 7}' in difference.problem
+    assert 'instead of "total_size": 6000}' in difference.problem
+    assert len(difference.problem) < 300
+    write("config.json", json.dumps({"a": "x" * 9000 + "y", "torch_dtype": "bfloat16"}))(out)
+    write("config.json", json.dumps({"a": "x" * 9000 + "z", "torch_dtype": "bfloat16"}))(source)
+    problem = recast.verify(out, against=source).differences[0].problem
+    assert 'xy", "torch_dtype"' in problem
+    assert 'xz", "torch_dtype"' in problem
+    assert len(problem) < 300
+
+
 def test_weights_that_were_never_converted(ckpt: Path, out: Path) -> None:
     """Beside a config that promises bf16, a copy of the source is found out by the config."""
     shutil.copytree(ckpt, out, dirs_exist_ok=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from recast.execution.storage import naming
 from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
+from recast.formats.findings.finding import clipped
 from recast.reports.verification import Difference
 
 _PIECE = 1 << 18  # bytes of other files compared at a time
+_BEFORE = 60  # characters shown before two lines begin to differ
 
 
 def compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
@@ -46,7 +48,12 @@ def _first_difference(expected: str, found: str) -> str:
     """Return the first line in which two texts differ, as it is and as it should be."""
     for should, line in zip(expected.splitlines(), found.splitlines(), strict=False):
         if should != line:
-            return f"{line.strip()} instead of {should.strip()}"
+            chars = enumerate(zip(should, line, strict=False))
+            at = next((at for at, (one, other) in chars if one != other), len(line))
+            # All of it may be one line: it is shown from the key on whose value differs.
+            key = max(line.rfind(",", 0, at), line.rfind("{", 0, at)) + 1
+            begin = max(key, at - _BEFORE)
+            return f"{clipped(line[begin:].strip())} instead of {clipped(should[begin:].strip())}"
     return "its end differs"
 
 

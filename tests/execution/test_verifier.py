@@ -12,13 +12,14 @@ from threading import Lock
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, load_file
 
 import recast
-from recast import CheckpointError, RecastError, Verification
+from recast import CheckpointError, RecastError, Verification, cli
 from tests.checkpoints import (
     Tensors,
     bytes_of,
@@ -495,6 +496,50 @@ def test_faults_in_a_folder(ckpt: Path, out: Path, plant: Plant, wrong: str) -> 
     assert (wrong, "") in found(verification)
     # Without a shard, the index is wrong about the bytes there are.
     assert found(verification) <= {(wrong, ""), (INDEX, "")}
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        edit("config.json", "bfloat16", "float32"),
+        edit(INDEX, '"total_size": 1042', '"total_size": 2116'),
+        write("junk.txt"),
+    ],
+)
+def test_a_remedy_that_is_no_larger_than_the_fault(ckpt: Path, out: Path, plant: Plant) -> None:
+    """Where the weights are right, that is said, and what is said to do makes it hold."""
+    plant(out)
+    remedy = recast.verify(out, against=ckpt).remedy
+    assert remedy.startswith("the weights are right; ")
+    if (out / "junk.txt").exists():
+        assert remedy.endswith("; delete the files that are not in the source, or leave them")
+        remove("junk.txt")(out)
+    else:
+        command = remedy.rpartition(": ")[2]
+        assert command == f"recast {out} --fix-config"
+        assert CliRunner().invoke(cli.command, command.split()[1:]).exit_code == 0
+    assert recast.verify(out, against=ckpt).holds
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        edit("config.json", "llama", "mistral"),
+        edit(INDEX, "lm_head.scale", "lm_head.bias"),
+        remove("config.json"),
+        remove("tokenizer.json"),
+        write("tokenizer.json", "[]"),
+        add_weights,
+        remove(SECOND),
+    ],
+)
+def test_a_remedy_where_nothing_less_helps(ckpt: Path, out: Path, plant: Plant) -> None:
+    """What --fix-config does not mend, or a loader may load, is reason enough to convert again."""
+    edit("config.json", "bfloat16", "float32")(out)
+    write("junk.txt")(out)
+    plant(out)
+    remedy = recast.verify(out, against=ckpt).remedy
+    assert remedy == f"do not use {out}; convert {ckpt} again, into a new folder"
 
 
 def test_a_shard_that_is_missing_has_a_verdict(ckpt: Path, out: Path) -> None:

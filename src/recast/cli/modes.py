@@ -12,6 +12,7 @@ import click
 
 import recast
 from recast.cli.options import Arguments
+from recast.planning.likeness import main_dtype_of
 from recast.planning.planner import plan_documents
 from recast.reports import documents, text
 
@@ -118,12 +119,13 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
     """Plan what the arguments ask for."""
     checkpoint = _checkpoint(path)
     base = None if arguments.like is None else _checkpoint(arguments.like)
+    dtype = main_dtype_of(base) if base is not None and arguments.to is None else arguments.to
     with _naming_files_of(path):
         if arguments.fix_config:
             return plan_documents(checkpoint)
         return recast.plan(
             checkpoint,
-            arguments.to,
+            dtype,
             like=base,
             keep=arguments.keep,
             cast=arguments.cast,

@@ -183,9 +183,12 @@ def _publication(path: str, plan: recast.Plan, arguments: Arguments) -> recast.P
 
 def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
     """Convert, publish the result, and say what was done. What others will see is said before."""
+    from recast.remote.push import need_account  # noqa: PLC0415 - it loads the Hub's client
+
     shown = _publication(path, plan, arguments)
     if shown.is_grave or not arguments.quiet:
         click.echo(text.publication(shown), err=True)
+    need_account(shown.destination.repo, known=shown.destination.owned is not None)
     is_remote = not isinstance(plan.checkpoint.path, Path)
     source: recast.Plan | recast.Conversion = plan
     if not is_remote or arguments.out:

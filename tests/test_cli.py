@@ -268,6 +268,19 @@ def test_errors_say_whose_file_it_is(ckpt: Path, torn: Path, monkeypatch) -> Non
         assert run(path).stderr.startswith(f"recast: {named}: ")
 
 
+def test_a_base_that_has_no_dtype_to_give_is_named_itself(
+    ckpt: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """An error about BASE names BASE, and no path that does not exist."""
+    tensors = {name: torch.zeros(3, dtype=torch.float64) for name in ("a", "b")}
+    checkpoints.save_shard(tmp_path / "base" / "model.safetensors", tensors)
+    monkeypatch.chdir(tmp_path)
+    for base in ("base", str(tmp_path / "base")):
+        result = run(ckpt.name, "--like", base, "-n")
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"recast: {base}: is not mainly bf16, fp16 or fp32")
+
+
 def test_the_exit_status_of_an_inspection(ckpt: Path) -> None:
     """Notes and warnings are told, and exit with 0; what stops a conversion exits with 1."""
     checkpoints.write_json(ckpt / "config.json", {"model_type": "llama", "dtype": "float16"})

@@ -12,13 +12,14 @@ from threading import Lock
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, load_file
 
 import recast
-from recast import CheckpointError, RecastError, Verification
+from recast import CheckpointError, RecastError, Verification, cli
 from tests.checkpoints import (
     Tensors,
     bytes_of,
@@ -497,6 +498,50 @@ def test_faults_in_a_folder(ckpt: Path, out: Path, plant: Plant, wrong: str) -> 
     assert found(verification) <= {(wrong, ""), (INDEX, "")}
 
 
+@pytest.mark.parametrize(
+    "plant",
+    [
+        edit("config.json", "bfloat16", "float32"),
+        edit(INDEX, '"total_size": 1042', '"total_size": 2116'),
+        write("junk.txt"),
+    ],
+)
+def test_a_remedy_that_is_no_larger_than_the_fault(ckpt: Path, out: Path, plant: Plant) -> None:
+    """Where the weights are right, that is said, and what is said to do makes it hold."""
+    plant(out)
+    remedy = recast.verify(out, against=ckpt).remedy
+    assert remedy.startswith("the weights are right; ")
+    if (out / "junk.txt").exists():
+        assert remedy.endswith("; delete the files that are not in the source, or leave them")
+        remove("junk.txt")(out)
+    else:
+        command = remedy.rpartition(": ")[2]
+        assert command == f"recast {out} --fix-config"
+        assert CliRunner().invoke(cli.command, command.split()[1:]).exit_code == 0
+    assert recast.verify(out, against=ckpt).holds
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        edit("config.json", "llama", "mistral"),
+        edit(INDEX, "lm_head.scale", "lm_head.bias"),
+        remove("config.json"),
+        remove("tokenizer.json"),
+        write("tokenizer.json", "[]"),
+        add_weights,
+        remove(SECOND),
+    ],
+)
+def test_a_remedy_where_nothing_less_helps(ckpt: Path, out: Path, plant: Plant) -> None:
+    """What --fix-config does not mend, or a loader may load, is reason enough to convert again."""
+    edit("config.json", "bfloat16", "float32")(out)
+    write("junk.txt")(out)
+    plant(out)
+    remedy = recast.verify(out, against=ckpt).remedy
+    assert remedy == f"do not use {out}; convert {ckpt} again, into a new folder"
+
+
 def test_a_shard_that_is_missing_has_a_verdict(ckpt: Path, out: Path) -> None:
     """Every shard of the source's has one, and that of a missing one counts all of its tensors."""
     remove(SECOND)(out)
@@ -519,6 +564,29 @@ def test_stale_dtype_of_an_index(tmp_path: Path) -> None:
     (difference,) = recast.verify(out, against=source).differences
     assert difference.file == INDEX
     assert difference.problem.endswith('"dtype": "float32" instead of "dtype": "bfloat16"')
+
+
+def test_a_file_of_one_line_is_not_told_whole(tmp_path: Path) -> None:
+    """Of an index that is one long line, the key whose value differs is shown, and little else."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    names = {f"model.layers.{number}.weight": (1,) for number in range(3000)}
+    save_sharded(source, {FIRST: random_tensors(**names)})
+    index = json.loads((source / INDEX).read_text())
+    for path in (source, out):
+        if path is out:
+            recast.convert(source, "bf16", out=out)
+            index["metadata"]["total_size"] = 7
+        (path / INDEX).write_text(json.dumps(index))
+    (difference,) = recast.verify(out, against=source).differences
+    assert '"total_size": 7}' in difference.problem
+    assert 'instead of "total_size": 6000}' in difference.problem
+    assert len(difference.problem) < 300
+    write("config.json", json.dumps({"a": "x" * 9000 + "y", "torch_dtype": "bfloat16"}))(out)
+    write("config.json", json.dumps({"a": "x" * 9000 + "z", "torch_dtype": "bfloat16"}))(source)
+    problem = recast.verify(out, against=source).differences[0].problem
+    assert 'xy", "torch_dtype"' in problem
+    assert 'xz", "torch_dtype"' in problem
+    assert len(problem) < 300
 
 
 def test_weights_that_were_never_converted(ckpt: Path, out: Path) -> None:

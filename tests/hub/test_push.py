@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import checkpoints
-from tests.hub.conftest import Run
+from tests.hub.conftest import Run, environment
 from tests.hub.server import TOKEN, HubServer
 
 
@@ -189,6 +191,34 @@ def test_what_is_refused(folder: Path, hub: HubServer, recast: Run) -> None:
         assert said in last
         assert ";" in last
     assert set(hub.repositories) - {"museum/m", "other/secret", "me/overflow"} == set()
+
+
+def test_without_a_token_nothing_is_converted(folder: Path, hub: HubServer, recast: Run) -> None:
+    """Who cannot push hears of it before the conversion, and not after it, wherever it goes."""
+    hub.add("museum/m", folder)
+    before = {path.name for path in folder.parent.iterdir()} | {"home"}
+    for arguments in (
+        (folder, "--push", "me/m"),
+        (folder, "--push"),
+        (folder, "--push", "me/m", "-o", "out"),
+        ("hf://museum/m", "--push", "me/m", "-o", "out"),
+        ("hf://museum/m", "--push", "me/m"),
+    ):
+        done = recast(hub, *arguments, "--to", "bf16", token=None)
+        assert done.returncode == 1
+        assert "pushing needs a token, and there is none" in done.stderr
+        assert {path.name for path in folder.parent.iterdir()} == before
+    script = "import recast, sys; recast.push(recast.plan(sys.argv[1], 'bf16'), 'me/m')"
+    called = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        env=environment(hub, folder.with_name("home"), token=None),
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pushing needs a token, and there is none" in called.stderr
+    assert {path.name for path in folder.parent.iterdir()} == before
 
 
 def test_a_commit_that_came_in_between(folder: Path, hub: HubServer, recast: Run) -> None:

@@ -448,6 +448,30 @@ def test_long_lists_are_shortened(tmp_path: Path) -> None:
     ]
 
 
+def test_what_files_claim_is_not_told_without_end(tmp_path: Path) -> None:
+    """Many weights files are counted after the first; of a long claim the beginning is shown."""
+    folder = tmp_path / "many"
+    for number in range(300):
+        checkpoints.save_shard(folder / f"{number:03}.safetensors", {f"a{number}": torch.ones(1)})
+    lines = inspected(folder).splitlines()
+    stored = lines[1 : lines.index("")]
+    assert len(stored) == 21
+    assert stored[-1] == "            and 280 more; --json lists them all"
+
+    config = {f"part{number}_config": {"torch_dtype": "float16"} for number in range(3000)}
+    checkpoints.save_sharded(tmp_path / "claims", {"model.safetensors": {"a": torch.ones(2)}})
+    checkpoints.write_json(tmp_path / "claims" / "config.json", {"model_type": "x", **config})
+    index = json.loads((tmp_path / "claims" / INDEX).read_text(encoding="utf-8"))
+    index["metadata"] = {"total_size": "7" * 5000, "dtype": "float16" + " " * 5000}
+    checkpoints.write_json(tmp_path / "claims" / INDEX, index)
+    said = inspected(tmp_path / "claims")
+    assert max(map(len, said.splitlines())) < 450
+    assert "config.json: part0_config.torch_dtype = float16, " in said
+    assert f"total_size = {'7' * 80}" in said
+    assert "[config-mismatch]" in said
+    assert "[wrong-total-size]" in said
+
+
 def test_many_findings_are_shortened(tmp_path: Path) -> None:
     """Of findings that are not alike, the first twenty are shown and the rest counted."""
     for number in range(25):

@@ -12,6 +12,7 @@ import click
 
 import recast
 from recast.cli.options import Arguments
+from recast.planning.likeness import main_dtype_of
 from recast.planning.planner import plan_documents
 from recast.reports import documents, text
 
@@ -119,12 +120,13 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
     """Plan what the arguments ask for."""
     checkpoint = _checkpoint(path)
     base = None if arguments.like is None else _checkpoint(arguments.like)
+    dtype = main_dtype_of(base) if base is not None and arguments.to is None else arguments.to
     with _naming_files_of(path):
         if arguments.fix_config:
             return plan_documents(checkpoint, arguments.allow)
         return recast.plan(
             checkpoint,
-            arguments.to,
+            dtype,
             like=base,
             keep=arguments.keep,
             cast=arguments.cast,
@@ -182,9 +184,12 @@ def _publication(path: str, plan: recast.Plan, arguments: Arguments) -> recast.P
 
 def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
     """Convert, publish the result, and say what was done. What others will see is said before."""
+    from recast.remote.push import need_account  # noqa: PLC0415 - it loads the Hub's client
+
     shown = _publication(path, plan, arguments)
     if shown.is_grave or not arguments.quiet:
         click.echo(text.publication(shown), err=True)
+    need_account(shown.destination.repo, known=shown.destination.owned is not None)
     is_remote = not isinstance(plan.checkpoint.path, Path)
     source: recast.Plan | recast.Conversion = plan
     if not is_remote or arguments.out:

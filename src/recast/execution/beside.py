@@ -6,14 +6,17 @@ from pathlib import Path
 
 from recast.execution.storage import naming
 from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
-from recast.reports.verification import Difference
+from recast.formats.findings.finding import clipped
+from recast.reports.verification import Cure, Difference
 
 _PIECE = 1 << 18  # bytes of other files compared at a time
+_BEFORE = 60  # characters shown before two lines begin to differ
 
 
 def compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
     """Yield the configs and indexes that do not say what is stored, or anything else new."""
     expected = dict(_retold(before, after))
+    told = dict(_retold(after, after))
     found = {name: config.text for name, config in after.configs.items()}
     found |= {each.name: each.index.text for each in after.weights if each.index is not None}
     for name in sorted(expected.keys() | found.keys()):
@@ -23,7 +26,8 @@ def compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]
             yield Difference(name, "", "is not in the source")
         elif expected[name] != found[name]:
             line = _first_difference(expected[name], found[name])
-            yield Difference(name, "", f"does not say what it should: {line}")
+            cure = Cure.TELL if told.get(name) == expected[name] else Cure.CONVERT
+            yield Difference(name, "", f"does not say what it should: {line}", cure)
 
 
 def _retold(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, str]]:
@@ -46,7 +50,12 @@ def _first_difference(expected: str, found: str) -> str:
     """Return the first line in which two texts differ, as it is and as it should be."""
     for should, line in zip(expected.splitlines(), found.splitlines(), strict=False):
         if should != line:
-            return f"{line.strip()} instead of {should.strip()}"
+            chars = enumerate(zip(should, line, strict=False))
+            at = next((at for at, (one, other) in chars if one != other), len(line))
+            # All of it may be one line: it is shown from the key on whose value differs.
+            key = max(line.rfind(",", 0, at), line.rfind("{", 0, at)) + 1
+            begin = max(key, at - _BEFORE)
+            return f"{clipped(line[begin:].strip())} instead of {clipped(should[begin:].strip())}"
     return "its end differs"
 
 
@@ -56,7 +65,7 @@ def compare_files(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]
     for name in sorted(old - new):
         yield Difference(name, "", "is missing")
     for name in sorted(new - old):
-        yield Difference(name, "", "is not in the source")
+        yield Difference(name, "", "is not in the source", Cure.DELETE)
     for name in sorted(old & new):
         if not _is_same(before.place_of(name), after.place_of(name)):
             yield Difference(name, "", "differs from the source's")

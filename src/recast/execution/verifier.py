@@ -17,6 +17,7 @@ from recast.execution.shard import Progress
 from recast.execution.storage import Source
 from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
+from recast.formats.findings.finding import clipped
 from recast.planning.casts import count_casts, odd_casts
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
@@ -144,7 +145,7 @@ def _compare_shards(
         yield Difference(new.name, name, stray), None
     metadata = {"format": "pt"} | dict(old.header.metadata or {})
     if dict(new.header.metadata or {}) != metadata:
-        yield Difference(new.name, "", f"header metadata is not {metadata}"), None
+        yield Difference(new.name, "", f"header metadata is not {clipped(str(metadata))}"), None
     pairs = []
     for name, tensor in old.header.tensors.items():
         if name not in new.header.tensors:

@@ -14,7 +14,7 @@ from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import HubFile, HubPath
 from recast.hub import Hub, RejectedError, Sent
 from recast.planning.plan import Plan
-from recast.planning.publication import Destination, Publication, check_wish
+from recast.planning.publication import MAIN, Destination, Publication, check_wish
 from recast.remote import stream
 from recast.remote.destination import SameAs, expect, holds, holds_text, look_up, publication
 from recast.remote.repository import Repository
@@ -99,18 +99,12 @@ def push(
         'https://huggingface.co/me/ckpt/commit/5f2d…'
     """
     source = _read(source)
+    repo = repo_id or _default_name(source)
+    hub = Hub()
+    need_account(repo, known=hub.account() is not None)  # before the work of hours
     if isinstance(source, Plan) and isinstance(source.checkpoint.path, Path):
         source = convert(source, workers=workers, progress=progress)
-    hub = Hub()
-    if hub.account() is None:
-        raise HubError(
-            repo_id or _default_name(source),
-            "pushing needs a token, and there is none",
-            "log in with `hf auth login`, or set HF_TOKEN",
-        )
-    destination = look_up(
-        hub, repo_id or _default_name(source), public=public, pr=pr, revision=revision
-    )
+    destination = look_up(hub, repo, public=public, pr=pr, revision=revision)
     check_wish(destination, public=public)
     expect(destination, parent)
     destination = _made(hub, destination)
@@ -121,6 +115,16 @@ def push(
         return _push_folder(hub, source, destination)
     except RejectedError as error:  # of which only the workplace has to know
         raise HubError(destination.repo, error.problem, error.remedy) from error
+
+
+def need_account(repo: str, *, known: bool) -> None:
+    """Raise HubError unless it is known who wants to push to *repo*."""
+    if not known:
+        raise HubError(
+            repo,
+            "pushing needs a token, and there is none",
+            "log in with `hf auth login`, or set HF_TOKEN",
+        )
 
 
 def _read(source: Source) -> Checkpoint | Plan | Conversion:
@@ -151,12 +155,10 @@ def _made(hub: Hub, destination: Destination) -> Destination:
     repo, revision = destination.repo, destination.revision
     if not destination.exists:
         hub.create(repo, private=destination.private)
-    if not destination.exists and revision == "main":
-        pass
-    elif not destination.exists or not destination.has_revision:
-        hub.create_branch(repo, revision)
-    else:
+    elif destination.has_revision:
         return destination
+    if revision != MAIN or destination.exists:  # a new repository has its main
+        hub.create_branch(repo, revision)
     pr = destination.request
     return replace(
         look_up(hub, repo, public=False, pr=pr, revision=revision), private=destination.private
@@ -235,7 +237,7 @@ def _push_plan(hub: Hub, plan: Plan, destination: Destination, effort: Effort) -
                 small[document.name] = document.text.encode()
         sent = [each for each in outcome.sent.values() if each.name in made.sent]
         target = HubPath(destination.repo, None if destination.request else destination.revision)
-        if destination.revision == "main":
+        if destination.revision == MAIN:
             target = HubPath(destination.repo)
         conversion = Conversion(
             plan, target, outcome.shards, outcome.seconds, outcome.resumed, outcome.discarded

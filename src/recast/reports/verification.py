@@ -1,9 +1,19 @@
 """Verification: whether a checkpoint is the cast of another, and where it is not."""
 
+import shlex
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from recast.dtypes import Dtype
+
+
+class Cure(Enum):
+    """What puts a difference right."""
+
+    CONVERT = "convert the source again"
+    TELL = "make configs and indexes true"
+    DELETE = "delete the file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +24,13 @@ class Difference:
         file: the file in which it was found.
         tensor: the tensor concerned; "" if it is the file as a whole.
         problem: what is the matter.
+        cure: the least that puts it right.
     """
 
     file: str
     tensor: str
     problem: str
+    cure: Cure = Cure.CONVERT
 
     def __str__(self) -> str:
         """Return the difference as one line."""
@@ -80,6 +92,13 @@ class Verification:
         """What to do about the differences; "" if there are none."""
         if self.holds:
             return ""
+        cures = {each.cure for each in self.differences}
+        if Cure.CONVERT not in cures:
+            command = shlex.join(["recast", str(self.path), "--fix-config"])
+            cured = [f"make config and index true: {command}"] if Cure.TELL in cures else []
+            if Cure.DELETE in cures:
+                cured.append("delete the files that are not in the source, or leave them")
+            return "; ".join(["the weights are right", *cured])
         broken = [shard.name for shard in self.shards if not shard.holds]
         if broken and {each.file for each in self.differences} <= set(broken):
             shards = "shard" if len(broken) == 1 else "shards"

@@ -7,8 +7,10 @@ from recast.dtypes import Dtype
 from recast.formats.checkpoint import Checkpoint, main_dtype
 from recast.formats.config import DtypeClaim
 from recast.formats.findings import cures
-from recast.formats.findings.finding import Finding, Severity
+from recast.formats.findings.finding import Finding, Severity, clipped
 from recast.formats.findings.widths import narrower
+
+_LONGEST = 300  # characters of claims that are quoted
 
 
 def claims(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -40,7 +42,7 @@ def _mismatches(
     wrong = [claim for claim in claims if claim.value != stored.torch_name]
     if not wrong:
         return
-    listed = ", ".join(map(str, wrong))
+    listed = clipped(", ".join(map(str, wrong)), _LONGEST)
     if any(claim.dtype not in {None, stored} for claim in wrong):
         problem = f"says {listed}, but most of what is stored is {stored.torch_name}"
     else:
@@ -70,7 +72,9 @@ def totals(checkpoint: Checkpoint) -> Iterator[Finding]:
         elif "total_size" not in weights.index.metadata:
             problem = f"says no total_size; the tensors take {stored} bytes"
         elif claimed != stored:
-            problem = f"says total_size = {dumps(claimed)}, but the tensors take {stored} bytes"
+            problem = (
+                f"says total_size = {clipped(dumps(claimed))}, but the tensors take {stored} bytes"
+            )
         else:
             continue
         yield Finding(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _NAMED_AT_MOST = 3  # tensors or files spelled out in one sentence
+_LONGEST = 100  # characters that are quoted of a file
 
 
 class Severity(StrEnum):
@@ -68,3 +69,8 @@ def listed(names: Sequence[str]) -> str:
     some = ", ".join(repr(name) for name in names[:_NAMED_AT_MOST])
     more = len(names) - _NAMED_AT_MOST
     return f"{some} and {more} more" if more > 0 else some
+
+
+def clipped(text: str, most: int = _LONGEST) -> str:
+    """Return *text*, which a file may make as long as it likes, up to *most* characters of it."""
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

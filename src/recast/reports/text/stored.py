@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from recast.formats.checkpoint import Checkpoint, DtypeShare, Weights
 from recast.formats.findings import findings
+from recast.formats.findings.finding import clipped
 from recast.reports import documents
 from recast.reports.loaders import Loading, loadings
 from recast.reports.text.lines import (
@@ -13,9 +14,11 @@ from recast.reports.text.lines import (
     labelled,
     left_out,
     nbytes,
+    shortened,
     table,
 )
 
+_LONGEST = 300  # characters of one config's claims
 _LEAST_SHARE = 0.0005  # what "0.1%" is rounded from
 
 
@@ -26,11 +29,11 @@ def inspection(checkpoint: Checkpoint, base: Checkpoint | None = None) -> str:
 
 def _inspection(checkpoint: Checkpoint, base: Checkpoint | None) -> Iterator[str]:
     yield str(checkpoint.path)
-    yield from labelled("stored", map(_stored, checkpoint.weights))
+    yield from labelled("stored", shortened(list(map(_stored, checkpoint.weights))))
     yield ""
     yield from _dtypes(checkpoint.dtypes)
     said = [
-        *labelled("claimed", _claims(checkpoint)),
+        *labelled("claimed", shortened(list(_claims(checkpoint)))),
         *labelled("to bf16", _savings(checkpoint)),
         *labelled("base", _base(checkpoint)),
         *left_out(checkpoint.left_out),
@@ -56,12 +59,13 @@ def _stored(weights: Weights) -> str:
 def _claims(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what config and index say, in the words of their files."""
     for config in checkpoint.configs.values():
-        yield f"{config.name}: {', '.join(map(str, config.claims)) or 'no dtype'}"
+        said = clipped(", ".join(map(str, config.claims)), _LONGEST)
+        yield f"{config.name}: {said or 'no dtype'}"
     for weights in checkpoint.weights:
         if (index := weights.index) is not None:
             size, claim = index.total_size, index.claim
-            said = "no total_size" if size is None else f"total_size = {size}"
-            yield f"{index.name}: {said}" + (f", {claim}" if claim else "")
+            said = "no total_size" if size is None else clipped(f"total_size = {size}")
+            yield f"{index.name}: {said}" + (clipped(f", {claim}") if claim else "")
 
 
 def _savings(checkpoint: Checkpoint) -> Iterator[str]:

@@ -305,7 +305,7 @@ def test_fresh_trainer_state_stays(mixed: Path) -> None:
     done = run(mixed, "-r", "--delete-trainer-state", "--include", "run-1/checkpoint-200")
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{mixed}: no trainer state deleted\n")
-    assert "may be resumed from: checkpoint-200/optimizer.pt is 1 min old" in done.stdout
+    assert "may be resumed from: optimizer.pt is 1 min old" in done.stdout
     assert optimizer.exists()
 
 
@@ -325,6 +325,25 @@ def test_trainer_state_of_a_run_that_goes_on_stays(mixed: Path, log: str) -> Non
     runs.age(mixed)
     assert run(mixed, *options).exit_code == 0
     assert not (mixed / "run-1" / "checkpoint-200" / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("name", [".", "..", "link"])
+def test_trainer_state_of_a_run_that_goes_on_stays_by_any_name(
+    mixed: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's logs are found also where the name does not say that it is a checkpoint of one."""
+    home = mixed / "run-1" / "checkpoint-200"
+    (mixed / "run-1" / "train.log").touch()
+    (home / "assets").mkdir()
+    (mixed.parent / "link").symlink_to(home)
+    monkeypatch.chdir({".": home, "..": home / "assets", "link": mixed.parent}[name])
+    done = run(name, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
+    runs.age(mixed)
+    assert run(name, "--delete-trainer-state").exit_code == 0
+    assert not (home / "optimizer.pt").exists()
 
 
 def test_trainer_state_that_is_a_link(mixed: Path) -> None:

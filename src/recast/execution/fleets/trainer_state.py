@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.fleets.discovery import AnyPath, glance, sign_of_life
+from recast.execution.fleets.discovery import AnyPath, absolute, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint
@@ -40,16 +40,17 @@ def _delete(path: Path, *, dry_run: bool) -> TrainerState:
     if not state:
         return TrainerState(path)
     _refuse_broken(checkpoint)
-    places = [path / file.name for file in state]
+    names = tuple(file.name for file in state)
     if sign := sign_of_life(path, seen):
         raise StorageError(str(path), f"is being written: {sign}", "run again when it is finished")
-    _refuse_live(path, places)
+    _refuse_live(path, names)
     if not dry_run:
+        places = [path / name for name in names]
         for place in places:
             with naming(place):
                 place.unlink(missing_ok=True)
         _remove_empty(path, places)
-    return TrainerState(path, tuple(file.name for file in state), sum(file.size for file in state))
+    return TrainerState(path, names, sum(file.size for file in state))
 
 
 def _refuse_broken(checkpoint: Checkpoint) -> None:
@@ -63,27 +64,57 @@ def _refuse_broken(checkpoint: Checkpoint) -> None:
             )
 
 
-def _refuse_live(path: Path, places: Iterable[Path]) -> None:
+def _refuse_live(path: Path, names: Iterable[str]) -> None:
     """Refuse to take what a training that seems to go on would be resumed from.
 
     A trainer is silent between two checkpoints, but for the logs in its run's folder.
     """
-    run = path.parent if role(f"{path.name}/") is Role.NESTED_CHECKPOINT else path
+    state = [(name, path / name) for name in names]
+    for name, file in [*state, *(log for run in _runs(path) for log in _logs(run))]:
+        age = _age(file)
+        if abs(age) < _IDLE:
+            raise StorageError(
+                str(path),
+                f"may be resumed from: {name} is {_minutes(age)} old",
+                f"run again when its run has been idle for {_minutes(_IDLE)}",
+            )
+
+
+def _runs(path: Path) -> list[Path]:
+    """Return the folder of the run that has saved *path*; two if a link leads there from another.
+
+    Whatever the checkpoint was called: "." and a link to it do not say what it is.
+    """
+    with naming(path):
+        named, real = (_run(each) for each in (absolute(path), path.resolve()))
+        return [named] if named.samefile(real) else [named, real]
+
+
+def _run(path: Path) -> Path:
+    """Return the folder of a run: of a checkpoint in it, or of the model that it ended with."""
+    return path.parent if role(f"{path.name}/") is Role.NESTED_CHECKPOINT else path
+
+
+def _logs(run: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what only a trainer would write in the folder of a run, by names relative to it."""
     with naming(run):
-        logs = [each for each in run.rglob("*") if _is_trainers(each.relative_to(run).as_posix())]
-        for file in (*places, *logs):
-            age = time.time() - file.lstat().st_mtime
-            if abs(age) < _IDLE:
-                raise StorageError(
-                    str(path),
-                    f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
-                    f"run again when its run has been idle for {_minutes(_IDLE)}",
-                )
+        for file in run.rglob("*"):
+            if _is_trainers(file.name):
+                yield file.relative_to(run).as_posix(), file
+
+
+def _age(file: Path) -> float:
+    """Return for how many seconds a file has been as it is: none if it goes just now."""
+    with naming(file):
+        try:
+            return time.time() - file.lstat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 def _is_trainers(name: str) -> bool:
     """Whether only a trainer would write this file of a run: a log, say, or its progress."""
-    return any(fnmatchcase(name.rpartition("/")[2], each) for each in _LOGS)
+    return any(fnmatchcase(name, each) for each in _LOGS)
 
 
 def _minutes(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,50 @@ def test_trainer_state_of_a_run_that_goes_on_stays_by_any_name(
     runs.age(mixed)
     assert run(name, "--delete-trainer-state").exit_code == 0
     assert not (home / "optimizer.pt").exists()
+
+
+def test_trainer_state_stays_where_logs_cannot_be_read(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot see whether a run goes on does not delete what it would be resumed from."""
+    closed = mixed / "run-1" / "runs"
+    closed.mkdir()
+    runs.age(mixed)
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    home = mixed / "run-1" / "checkpoint-200"
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "Permission denied" in done.stdout
+    assert (home / "optimizer.pt").exists()
+
+
+def test_trainer_state_of_a_run_whose_files_come_and_go(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that goes while it is looked at is as good as new; a folder that goes holds none."""
+    walk = os.walk
+
+    def pass_by(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        """List what is there in the run's folder, and what is there no more, too."""
+        for parent, folders, names in walk(top, **options):
+            if Path(parent) == mixed / "run-1":
+                folders.append("logs")
+                names.append("train.log")
+            yield parent, folders, names
+
+    monkeypatch.setattr(os, "walk", pass_by)
+    home = mixed / "run-1" / "checkpoint-200"
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
 
 
 def test_trainer_state_that_is_a_link(mixed: Path) -> None:

@@ -1,5 +1,6 @@
 """Deleting what only training on needs, beside checkpoints that are sound without it."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -98,9 +99,16 @@ def _run(path: Path) -> Path:
 def _logs(run: Path) -> Iterator[tuple[str, Path]]:
     """Yield what only a trainer would write in the folder of a run, by names relative to it."""
     with naming(run):
-        for file in run.rglob("*"):
-            if _is_trainers(file.name):
+        for parent, folders, files in os.walk(run, onerror=_raise):
+            for name in filter(_is_trainers, (*folders, *files)):
+                file = Path(parent, name)
                 yield file.relative_to(run).as_posix(), file
+
+
+def _raise(error: OSError) -> None:
+    """Raise what `os.walk` would pass over, unless there is nothing to see any more."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _age(file: Path) -> float:

@@ -197,7 +197,7 @@ class Fleet:
             _refuse_busy(task.path, task.seen)
             if task.path.resolve() in self.places.untouched:
                 return Outcome(task.path, Fate.SKIPPED, error=_base_of_others(task.path))
-        meter.expect(made, scanned=self.places.in_place)
+        meter.expect(made, in_place=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
         if self.places.in_place:  # it changes the files itself

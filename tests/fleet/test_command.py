@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +425,69 @@ def test_a_run_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run(root, "-r", "--delete-trainer-state").exit_code == 0
     searched = [each for each in looked if each.name.startswith("run-")]
     assert sorted(searched) == [root / name for name in ("run-0", "run-1", "run-2")]
+
+
+@pytest.mark.parametrize("name", [".", "..", "link"])
+def test_trainer_state_of_a_run_that_goes_on_stays_by_any_name(
+    mixed: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's logs are found also where the name does not say that it is a checkpoint of one."""
+    home = mixed / "run-1" / "checkpoint-200"
+    (mixed / "run-1" / "train.log").touch()
+    (home / "assets").mkdir()
+    (mixed.parent / "link").symlink_to(home)
+    monkeypatch.chdir({".": home, "..": home / "assets", "link": mixed.parent}[name])
+    done = run(name, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
+    runs.age(mixed)
+    assert run(name, "--delete-trainer-state").exit_code == 0
+    assert not (home / "optimizer.pt").exists()
+
+
+def test_trainer_state_stays_where_logs_cannot_be_read(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot see whether a run goes on does not delete what it would be resumed from."""
+    closed = mixed / "run-1" / "runs"
+    closed.mkdir()
+    runs.age(mixed)
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    home = mixed / "run-1" / "checkpoint-200"
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "Permission denied" in done.stdout
+    assert (home / "optimizer.pt").exists()
+
+
+def test_trainer_state_of_a_run_whose_files_come_and_go(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that goes while it is looked at is as good as new; a folder that goes holds none."""
+    walk = os.walk
+
+    def pass_by(top: Path, **options: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        """List what is there in the run's folder, and what is there no more, too."""
+        for parent, folders, names in walk(top, **options):
+            if Path(parent) == mixed / "run-1":
+                folders.append("logs")
+                names.append("train.log")
+            yield parent, folders, names
+
+    monkeypatch.setattr(os, "walk", pass_by)
+    home = mixed / "run-1" / "checkpoint-200"
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
 
 
 def test_trainer_state_that_is_a_link(mixed: Path) -> None:

@@ -147,6 +147,31 @@ def test_progress_comes_back(executor: Executor | None, root: Path) -> None:
     assert sorted(map(repr, notes.outcomes)) == sorted(map(repr, done))
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("where", ["in place", "beside"])
+def test_progress_is_even(
+    executor: Executor | None, tmp_path: Path, dtype: str, where: str
+) -> None:
+    """Nothing is left to be told at the end, though one shard stays as it is."""
+    noise = random_tensors(a=(400, 400), b=(400, 400))
+    shards = {
+        "model-00001-of-00002.safetensors": {"a": noise["a"]},
+        "model-00002-of-00002.safetensors": {"b": noise["b"].bfloat16()},
+    }
+    path = runs.age(save_sharded(tmp_path / "ckpt", shards))
+    told: list[int] = []
+
+    class Listener(Watcher):
+        """Hears of progress."""
+
+        def advance(self, path: Path, nbytes: int) -> None:  # noqa: ARG002 - as watchers have it
+            """Remember it."""
+            told.append(nbytes)
+
+    recast.convert_all([path], dtype, executor, in_place=where == "in place", watcher=Listener())
+    assert told[-1] < sum(told) / 100
+
+
 def test_progress_comes_while_a_job_runs(
     root: Path, tmp_path: Path, threads: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,6 +246,16 @@ def test_a_fresh_temporary_file_means_that_somebody_writes(ckpt: Path, name: str
     assert outcome(ckpt).fate is recast.Fate.REPAIRED
 
 
+def test_the_folder_that_a_trainer_will_rename(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known for what it is also from inside."""
+    unfinished = ckpt.rename(ckpt.with_name("tmp-checkpoint-5"))
+    os.utime(unfinished / "config.json", (time.time() - 300,) * 2)
+    monkeypatch.chdir(unfinished)
+    done = outcome(Path())
+    assert done.fate is recast.Fate.SKIPPED
+    assert done.error.problem == "is being written: config.json is new"
+
+
 @pytest.mark.parametrize("change", ["grows", "new", "touched", "gone"])
 def test_files_that_move_mean_that_somebody_writes(
     ckpt: Path, change: str, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,7 +31,24 @@ recast ./runs -r --to bf16 --in-place  repair them all
 
 Exit status: 0 all is well, 1 something is wrong with a PATH, 2 the command line is wrong.
 """
-_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is seen when it is
+
+
+class _Path(click.Path):
+    """A path that is not empty, as that of a variable is which nobody has set."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Return what was typed, as a path."""
+        if value == "":
+            self.fail("it is empty: write . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_PATH = _Path(path_type=Path, readable=False)  # whether it can be read is seen when it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,10 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         "--rates is for an estimate: it goes with -r, --to and -n",
     )
     yield (
+        arguments.is_about_fleets and arguments.push is not None,
+        "--push publishes what PATH itself is: leave out -r and the like",
+    )
+    yield (
         len(paths) > 1 and arguments.push,
         "--push ORG/NAME goes with one PATH; --push alone with many",
     )

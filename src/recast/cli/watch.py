@@ -18,6 +18,8 @@ from recast.reports.documents import fleets as fleet_documents
 from recast.reports.fleet import Outcome
 from recast.reports.text import fleets as fleet_text
 
+_NAME = 32  # characters of a checkpoint's path that stand before the bar
+
 
 def tell(request: Request, document: Document, path: Path, error: RecastError | None) -> None:
     """Say at once what is known of one checkpoint, as far as the answer will not."""
@@ -64,7 +66,10 @@ class Bar(Reporter):
 
     def advance(self, path: Path, nbytes: int) -> None:
         """Show that more is done."""
-        self._bar.set_description_str(text.printable(path.name), refresh=not nbytes)
+        name = text.printable(fleet_text.below(self.request.root, path))
+        # The end of a path says more than its beginning, and the bar needs room, too.
+        short = name if len(name) <= _NAME else f"...{name[3 - _NAME :]}"
+        self._bar.set_description_str(short, refresh=not nbytes)
         self._bar.update(nbytes)
 
     def complain(self, message: str) -> None:

@@ -281,6 +281,12 @@ def _is_nested(name: str) -> bool:
     return role(f"{name}/") is Role.NESTED_CHECKPOINT
 
 
+def absolute(path: Path) -> Path:
+    """Return *path* as others are compared with it, however it was written. Raises StorageError."""
+    with naming(path):
+        return Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and links as they are
+
+
 @dataclass(frozen=True, slots=True)
 class Glance:
     """A checkpoint's files as they are at one moment, from their names, sizes and times alone.
@@ -303,7 +309,7 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Take a look at the files of the checkpoint *path*. Raises StorageError."""
     files, weights, newest, sign = [], 0, 0.0, ""
-    now = time.time()
+    folder, now = absolute(path).name, time.time()  # of ".", too
     with naming(path):
         for name, status in _own_files(path):
             if status is None:
@@ -311,7 +317,7 @@ def glance(path: Path) -> Glance:
                 continue
             if role(name) is Role.WEIGHTS:
                 weights += status.st_size
-            if _is_temporary(f"{path.name}/{name}") and abs(now - status.st_mtime) < _FRESH:
+            if _is_temporary(f"{folder}/{name}") and abs(now - status.st_mtime) < _FRESH:
                 sign = f"{name} is new"
             files.append((name, status.st_size, status.st_mtime_ns))
             newest = max(newest, status.st_mtime)

@@ -14,12 +14,11 @@ from typing import Any, Self
 from recast.errors import BusyError, LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
 from recast.execution.fleets.crews import Crews
-from recast.execution.fleets.discovery import Glance, glance, sign_of_life
+from recast.execution.fleets.discovery import Glance, absolute, glance, sign_of_life
 from recast.execution.fleets.meter import Meter, Watcher
 from recast.execution.fleets.survey import planned
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort
-from recast.execution.storage import naming
 from recast.execution.target import lacks_room
 from recast.reports.fleet import Fate, Outcome, repaired
 
@@ -198,7 +197,7 @@ class Fleet:
             _refuse_busy(task.path, task.seen)
             if task.path.resolve() in self.places.untouched:
                 return Outcome(task.path, Fate.SKIPPED, error=_base_of_others(task.path))
-        meter.expect(made, scanned=self.places.in_place)
+        meter.expect(made, in_place=self.places.in_place)
         crew = self.crews.crew(Effort(1, self.evidence, meter.advance))
         target = self.places.of(task.path)
         if self.places.in_place:  # it changes the files itself
@@ -268,9 +267,3 @@ def _nested(tasks: Sequence[_Task]) -> list[_Task]:
         outer = next((by_path[each] for each in parents if each in by_path), None)
         (outermost if outer is None else outer.inner).append(task)
     return outermost
-
-
-def absolute(path: Path) -> Path:
-    """Return *path* as others are compared with it, however it was written. Raises StorageError."""
-    with naming(path):
-        return Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and links as they are

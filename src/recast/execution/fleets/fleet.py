@@ -8,8 +8,8 @@ from pathlib import Path
 from recast import dtypes
 from recast.errors import TargetError
 from recast.execution.fleets.crews import crews_for
-from recast.execution.fleets.discovery import AnyPath
-from recast.execution.fleets.engine import Fleet, Places, absolute
+from recast.execution.fleets.discovery import AnyPath, absolute
+from recast.execution.fleets.engine import Fleet, Places
 from recast.execution.fleets.meter import Watcher
 from recast.execution.fleets.survey import AUTO, bases_of
 from recast.execution.reader import inspect

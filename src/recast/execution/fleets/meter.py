@@ -43,10 +43,13 @@ class Meter:
         if self._stopped.is_set():
             raise StoppedError
 
-    def expect(self, made: Plan, *, scanned: bool) -> None:
-        """Hear what will be done: in place, all values are looked at before."""
-        twice = scanned and made.may_lose
-        self._whole = sum(shard.size_before for shard in made.shards) * (2 if twice else 1)
+    def expect(self, made: Plan, *, in_place: bool) -> None:
+        """Hear what will be done: in place, what may lose is looked at, and what stays is not."""
+        for shard in made.shards:
+            passes = 1
+            if in_place:
+                passes = shard.changes + any(tensor.narrows for tensor in shard.tensors)
+            self._whole += passes * shard.size_before
         self._watcher.advance(self._path, 0)
 
     def advance(self, count: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.fleets.discovery import AnyPath, glance, sign_of_life
+from recast.execution.fleets.discovery import AnyPath, absolute, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint
@@ -85,24 +85,31 @@ class _Runs:
 
         A trainer is silent between two checkpoints, but for the logs in its run's folder.
         """
-        run = path.resolve()
-        if _STEP.fullmatch(run.name):
-            run = run.parent
-        looked, file, written = self._youngest.get(run, (-math.inf, None, 0.0))
-        if time.monotonic() - looked > _KNOWN:
-            file, written = _youngest(run)
-            self._youngest[run] = time.monotonic(), file, written
-        age = time.time() - written
-        if file is not None and abs(age) < _IDLE:
-            raise StorageError(
-                str(path),
-                f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
-                f"run again when its run has been idle for {_minutes(_IDLE)}",
-            )
+        # By both: "." and a link do not say what they stand for, and a link may be in another run.
+        for run in dict.fromkeys((_run(absolute(path)), _run(path.resolve()))):
+            looked, file, written = self._youngest.get(run, (-math.inf, None, 0.0))
+            if time.monotonic() - looked > _KNOWN:
+                file, written = _youngest(run)
+                self._youngest[run] = time.monotonic(), file, written
+            age = time.time() - written
+            if file is not None and abs(age) < _IDLE:
+                raise StorageError(
+                    str(path),
+                    f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
+                    f"run again when its run has been idle for {_minutes(_IDLE)}",
+                )
+
+
+def _run(path: Path) -> Path:
+    """Return the folder of a run: of a checkpoint in it, or of the model that it ended with."""
+    return path.parent if _STEP.fullmatch(path.name) else path
 
 
 def _youngest(run: Path) -> tuple[Path | None, float]:
-    """Return the file of a run that was written nearest to now, and when; recast's do not count."""
+    """Return the file of a run that was written nearest to now, and when; recast's do not count.
+
+    What goes while it is looked at was written now.
+    """
     now, found, best = time.time(), None, -math.inf
     with naming(run):
         for parent, folders, names in os.walk(run, onerror=_raise):
@@ -111,16 +118,19 @@ def _youngest(run: Path) -> tuple[Path | None, float]:
                 if role(name) in _REWRITTEN:
                     continue
                 file = Path(parent, name)
-                with suppress(FileNotFoundError):
+                try:
                     written = file.lstat().st_mtime
-                    if abs(now - written) < abs(now - best):
-                        found, best = file, written
+                except FileNotFoundError:
+                    written = now
+                if abs(now - written) < abs(now - best):
+                    found, best = file, written
     return found, best
 
 
 def _raise(error: OSError) -> None:
-    """Raise what `os.walk` would pass over."""
-    raise error
+    """Raise what `os.walk` would pass over, unless there is nothing to see any more."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _minutes(seconds: float) -> str:

@@ -62,7 +62,7 @@ def _survey(
     known = [each for each in ordered if each.dtypes or each.error is None]
     rows = [
         [
-            _below(root, each.path),
+            below(root, each.path),
             _dtypes(each.dtypes),
             ", ".join(each.findings),
             nbytes(each.size),
@@ -141,7 +141,7 @@ def takes(estimate: Estimate) -> Iterator[str]:
 def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:
     """Return how many checkpoints take the dtypes of their own base, and which do not."""
     known = [each for each in found if each.error is None]
-    without = [_below(root, each.path) for each in known if each.base is None]
+    without = [below(root, each.path) for each in known if each.base is None]
     line = (
         f"  like      {len(known) - len(without):,} of {_checkpoints(len(known))} found their base"
     )
@@ -157,10 +157,10 @@ def besides(root: Path, unread: Sequence[Unread], outside: Sequence[Path]) -> st
     """
     lines = []
     for form in dict.fromkeys(each.form for each in unread):
-        folders = [_below(root, each.path) for each in unread if each.form is form]
+        folders = [below(root, each.path) for each in unread if each.form is form]
         lines.append(f"  unread    {form.value} in {_some(folders)}: {form.remedy}")
     if outside:
-        folders = [f"{_below(root, each)} (at {each.resolve()})" for each in outside]
+        folders = [f"{below(root, each)} (at {each.resolve()})" for each in outside]
         lines.append(
             f"  outside   left alone, since links lead out of {root} to {_some(folders)}: "
             "name that folder itself, or give -o"
@@ -210,7 +210,7 @@ def _repair(
     )
     if worst is not None:
         tensor, path = worst
-        where = f"{tensor.name} of {_below(root, path)}"
+        where = f"{tensor.name} of {below(root, path)}"
         rounded = sum(1 for each in done if each.evidence and each.evidence.rounded)
         yield (
             f"  rounded   {_checkpoints(rounded)}, "
@@ -221,7 +221,7 @@ def _repair(
         if tensors:
             count = f"{tensors:,} tensor{'s' if tensors > 1 else ''}"
             what = f"every value that was not zero became zero in {count} [vanished-values]"
-            yield f"  {'warning':<10}{_below(root, path)}: {what}"
+            yield f"  {'warning':<10}{below(root, path)}: {what}"
     for fate in (Fate.SKIPPED, Fate.FAILED):
         met = [(each.path, each.error) for each in outcomes if each.fate is fate]
         yield from _problems(root, fate.value, [(path, why) for path, why in met if why])
@@ -247,7 +247,7 @@ def _trainer_state(
     else:
         said = "would be deleted" if dry_run else "deleted"
         yield f"{root}: {nbytes(size)} of trainer state {said}, of {_checkpoints(len(done))}"
-    rows = [[_below(root, each.path), _tops(each.files), nbytes(each.size)] for each in done]
+    rows = [[below(root, each.path), _tops(each.files), nbytes(each.size)] for each in done]
     if rows:
         yield from _table([["checkpoint", "files", "bytes"], *rows[:_SHOWN]], 2, width)
     if len(rows) > _SHOWN:
@@ -265,7 +265,7 @@ def _problems(
 ) -> Iterator[str]:
     """Yield each checkpoint about which something has to be said, and what."""
     for path, error in problems:
-        yield f"  {label:<10}{_below(root, path)}: {reason(path, error)}"
+        yield f"  {label:<10}{below(root, path)}: {reason(path, error)}"
 
 
 def reason(path: Path, error: RecastError) -> str:
@@ -275,7 +275,7 @@ def reason(path: Path, error: RecastError) -> str:
     return str(error)
 
 
-def _below(root: Path, path: Path) -> str:
+def below(root: Path, path: Path) -> str:
     """Return *path* as it lies in *root*."""
     is_below = path != root and path.is_relative_to(root)
     return str(path.relative_to(root)) if is_below else str(path)

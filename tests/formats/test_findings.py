@@ -157,7 +157,7 @@ def merge(folder: Path) -> None:
     edit(folder / INDEX, lambda document: document.update(weight_map=weight_map))
 
 
-IDLE = ("trainer state",)  # which a conversion leaves where and as they are
+IDLE = ("trainer state", "pickled weights")  # which a conversion leaves where and as they are
 Expected = tuple[str, Severity, str]  # the finding's name and severity, and its subject
 QUANTIZED = ("quantized", ERROR, "config.json")
 PACKED = ("quantized", ERROR, "model.safetensors")
@@ -235,6 +235,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "ZeRO-3 of other names": (
         hollow("experts.gate_up_proj", "cls_token"),
         [("empty-tensors", ERROR, SECOND)],
+    ),
+    "pickled weights": (
+        lambda folder: [(folder / name).touch() for name in ("pytorch_model.bin", "q4_0.gguf")],
+        [("unread-weights", NOTE, "pytorch_model.bin")],
     ),
     "trainer state": (
         lambda folder: [(folder / name).write_bytes(b"\0" * 9) for name in TRAINER_STATE],
@@ -542,7 +546,7 @@ def type_in(command: str, **environment: str) -> None:
 
 
 # No command can put these right: what is missing is elsewhere, or nobody knows which is meant.
-WITHOUT_COMMAND = {"quantized", "missing-shard", "missing-tensors"}
+WITHOUT_COMMAND = {"quantized", "missing-shard", "missing-tensors", "unread-weights"}
 WITHOUT_COMMAND |= {"mixed-dtypes"}  # may be as it should be
 NOBODY_KNOWS = ("no index", "tensor without place", "wrong place", "two formats", "ZeRO-3")
 NOBODY_KNOWS += ("two formats of a variant", "ZeRO-3 of other names")

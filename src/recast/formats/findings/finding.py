@@ -30,6 +30,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "quantized": Severity.ERROR,
     "trainer-state": Severity.NOTE,
     "unindexed-tensors": Severity.ERROR,
+    "unread-weights": Severity.NOTE,
     "wrong-total-size": Severity.WARNING,
 }
 BLOCKING = tuple(name for name, each in SEVERITIES.items() if each is Severity.ERROR)

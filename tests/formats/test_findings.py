@@ -157,7 +157,7 @@ def merge(folder: Path) -> None:
     edit(folder / INDEX, lambda document: document.update(weight_map=weight_map))
 
 
-IDLE = "trainer state"  # what a conversion cannot undo, as it leaves its source alone
+IDLE = ("trainer state", "pickled weights")  # which a conversion leaves where and as they are
 Expected = tuple[str, Severity, str]  # the finding's name and severity, and its subject
 QUANTIZED = ("quantized", ERROR, "config.json")
 PACKED = ("quantized", ERROR, "model.safetensors")
@@ -235,6 +235,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "ZeRO-3 of other names": (
         hollow("experts.gate_up_proj", "cls_token"),
         [("empty-tensors", ERROR, SECOND)],
+    ),
+    "pickled weights": (
+        lambda folder: [(folder / name).touch() for name in ("pytorch_model.bin", "q4_0.gguf")],
+        [("unread-weights", NOTE, "pytorch_model.bin")],
     ),
     "trainer state": (
         lambda folder: [(folder / name).write_bytes(b"\0" * 9) for name in TRAINER_STATE],
@@ -375,7 +379,7 @@ def test_errors_stop_a_conversion(fault: str, ckpt: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name != IDLE],
+    [name for name, (_, [first, *_]) in FAULTS.items() if first[1] != ERROR and name not in IDLE],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_conversion_puts_the_rest_right(fault: str, dtype: str, ckpt: Path) -> None:
@@ -542,7 +546,8 @@ def type_in(command: str, **environment: str) -> None:
 
 
 # No command can put these right: what is missing is elsewhere, or nobody knows which is meant.
-WITHOUT_COMMAND = {"quantized", "missing-shard", "missing-tensors"}
+WITHOUT_COMMAND = {"quantized", "missing-shard", "missing-tensors", "unread-weights"}
+WITHOUT_COMMAND |= {"mixed-dtypes"}  # may be as it should be
 NOBODY_KNOWS = ("no index", "tensor without place", "wrong place", "two formats", "ZeRO-3")
 NOBODY_KNOWS += ("two formats of a variant", "ZeRO-3 of other names")
 
@@ -566,6 +571,48 @@ def test_the_command_resolves_it(fault: str, ckpt: Path, tmp_path: Path) -> None
         assert name not in [each for each, *_ in found(*(made or [ckpt]))]
         for path in made:
             shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("name", ["-dash", "--to", "two\nlines", "it's\t\\n é", "x\udcff"])
+def test_a_command_can_be_typed_whatever_the_path_is_called(
+    name: str, ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell takes the path for that path, on one line, and recast takes it for no option."""
+    configure(torch_dtype="auto")(ckpt)
+    monkeypatch.chdir(ckpt.parent)
+    ckpt.rename(name)
+    [finding] = recast.findings(recast.inspect(name))
+    assert "\n" not in finding.command
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    line = ["bash", "-c", finding.command]
+    done = subprocess.run(line, env=os.environ | path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not recast.findings(recast.inspect(name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_format_is_added_without_a_cast(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Where only a string is missing in the headers, no value is told to be given up for it."""
+    tensors = {"a": torch.full((9,), 0.1, dtype=dtype), "b": torch.full((2,), 0.1).half()}
+    checkpoints.save_shard(tmp_path / "x" / "model.safetensors", tensors, {})
+    *_, finding = recast.findings(recast.inspect(tmp_path / "x"))
+    assert finding.name == "no-format-metadata"
+    type_in(finding.command)
+    [made] = tmp_path.glob("x-*/model.safetensors")
+    stored = load_file(made)
+    assert all(torch.equal(stored[name], tensors[name]) for name in tensors)
+    assert {each.dtype for each in stored.values()} == {dtype, torch.float16}
+
+
+def test_what_must_stay_wide_is_not_to_be_converted_again(ckpt: Path) -> None:
+    """A converted T5, whose wo is kept in fp32 as transformers does, has nothing to be typed."""
+    wo = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+    tensors = {"shared.weight": torch.randn(9, 9), wo: torch.randn(2, 2)}
+    checkpoints.save_shard(ckpt / "t5" / "model.safetensors", tensors)
+    checkpoints.write_json(ckpt / "t5" / "config.json", {"model_type": "t5", "dtype": "float32"})
+    done = recast.convert(ckpt / "t5", "fp16")
+    [finding] = recast.findings(recast.inspect(done.target))
+    assert (finding.name, finding.tensors, finding.command) == ("mixed-dtypes", (wo,), "")
 
 
 def test_what_is_older_is_moved_away(ckpt: Path) -> None:

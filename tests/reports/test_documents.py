@@ -212,6 +212,7 @@ def run_folder(root: Path) -> Iterator[Json]:
     run = checkpoints.two_shards(root / "run")
     checkpoints.two_shards(run / "checkpoint-500")
     (run / "optimizer.pt").write_bytes(bytes(9))
+    (run / "pytorch_model.bin").write_bytes(bytes(9))
     (run / ".cache" / "huggingface").mkdir(parents=True)
     (run / ".cache" / "huggingface" / "x.lock").write_bytes(b"")
     os.mkfifo(run / "wandb.pipe")

@@ -153,21 +153,18 @@ ckpt
 not there
             download or copy it again [missing-shard]
   warning   config.json: says text_config.dtype = float16, but most of what is stored is bfloat16
-            make it true: recast ckpt --fix-config [config-mismatch]
+            make it true [config-mismatch]
   note      config.json: says no dtype, so that loaders guess
-            add torch_dtype: recast ckpt --fix-config [no-dtype-key]
+            add torch_dtype [no-dtype-key]
   note      x.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'x'
-            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
-[mixed-dtypes]
+            well so where it is known to be needed; --to bf16 casts the rest, if any [mixed-dtypes]
   note      y.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'y'
-            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
-[mixed-dtypes]
+            well so where it is known to be needed; --to bf16 casts the rest, if any [mixed-dtypes]
   note      z.safetensors: stores 1 of its tensors as float32, most as bfloat16: 'z'
-            well so where it is known to be needed; convert the rest: recast ckpt --to bf16 \
-[mixed-dtypes]
+            well so where it is known to be needed; --to bf16 casts the rest, if any [mixed-dtypes]
   note      x.safetensors (and 2 more): has no format in its header metadata, without which \
 transformers 4 fails
-            converting adds it: recast ckpt --to bf16 [no-format-metadata]
+            writing it anew adds it [no-format-metadata]
   note      optimizer.pt: is trainer state: 12,345 bytes that no loader reads
             keep it: while anything blocks a conversion, it may be all there is [trainer-state]"""
     )

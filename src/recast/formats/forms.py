@@ -16,6 +16,8 @@ _PICKLED = re.compile(
     r"(.*/)?(pytorch_model|adapter_model|diffusion_pytorch_model|model|consolidated)([-._].*)?\.(bin|pth?)"
     r"|.*\.ckpt"
 )
+# What transformers and llama.cpp store in yet other forms.
+_OTHERWISE = re.compile(r"(.*/)?(tf_model\.h5|flax_model.*\.msgpack|[^/]+\.gguf)")
 
 
 class Form(StrEnum):
@@ -51,6 +53,11 @@ class Unread:
     path: Path
     form: Form
     name: str
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights in a form of its own, for other loaders."""
+    return any(pattern.fullmatch(name) for pattern in (_PICKLED, _OTHERWISE))
 
 
 def form(names: Iterable[str]) -> tuple[Form, str] | None:

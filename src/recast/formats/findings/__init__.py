@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.findings import cures
-from recast.formats.findings.beside import ambiguous, stray_shards, trainer_state
+from recast.formats.findings.beside import ambiguous, stray_shards, trainer_state, unread
 from recast.formats.findings.claims import claims, header_metadata, index_claims, totals
 from recast.formats.findings.finding import BLOCKING, SEVERITIES, Finding, Severity
 from recast.formats.findings.incomplete import empty, incomplete, misindexed
@@ -42,6 +42,7 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         *totals(checkpoint),
         *(() if codes else mixed(checkpoint)),
         *header_metadata(checkpoint),
+        *unread(checkpoint),
     )
     errors = {finding.name for finding in found if finding.severity is Severity.ERROR}
     within_reach = (_without_refused_command(finding, errors) for finding in found)

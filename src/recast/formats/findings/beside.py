@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.findings import cures
 from recast.formats.findings.finding import Finding, Severity
+from recast.formats.forms import is_weights
 from recast.formats.names import Role, family, is_shard
 
 
@@ -56,6 +57,21 @@ def stray_shards(checkpoint: Checkpoint) -> Iterator[Finding]:
             remedy,
             tuple(name for name, _ in weights.tensors),
             command,
+        )
+
+
+def unread(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Find weights in other forms, which are copied whatever becomes of those beside them."""
+    files = [each for each in checkpoint.files if is_weights(each.name)]
+    if files:
+        size = sum(each.size for each in files)
+        together = f"and {len(files) - 1:,} more hold" if len(files) > 1 else "holds"
+        yield Finding(
+            "unread-weights",
+            Severity.NOTE,
+            files[0].name,
+            f"{together} weights too, in a form that recast does not read: {size:,} bytes",
+            "a conversion copies it as it is; delete it if no loader needs it",
         )
 
 

@@ -96,6 +96,6 @@ def header_metadata(checkpoint: Checkpoint) -> Iterator[Finding]:
                 Severity.NOTE,
                 shard.name,
                 "has no format in its header metadata, without which transformers 4 fails",
-                "converting adds it",
-                command=cures.conversion(checkpoint, main_dtype(checkpoint.shards)),
+                "writing it anew adds it",
+                command=cures.rewriting(checkpoint, main_dtype(checkpoint.shards)),
             )

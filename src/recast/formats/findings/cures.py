@@ -11,10 +11,49 @@ FIX_CONFIG = "--fix-config"
 _SCRIPT = "zero_to_fp32.py"  # which DeepSpeed lays beside its global_step folder
 
 
+def typed(*words: str | Path | HubPath) -> str:
+    """Return *words* as one would type them: a path never is an option, nor two lines."""
+    return " ".join(
+        _quoted(f"./{word}" if _is_like_an_option(word) else str(word)) for word in words
+    )
+
+
+def _is_like_an_option(word: str | Path | HubPath) -> bool:
+    """Whether *word* is a path that a program would take for an option."""
+    return isinstance(word, Path) and str(word).startswith("-")
+
+
+def _quoted(word: str) -> str:
+    """Return *word* as a shell takes it, on one line, in characters that can be seen."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(char: str) -> str:
+    """Return *char* as it stands in $'', where shells know the escapes of C."""
+    if char in "'\\":
+        return f"\\{char}"
+    if "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
 def conversion(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
     """Return the command that converts *checkpoint* to *dtype*, or to bf16 if it cannot."""
-    target = dtype if dtype in TARGETS else Dtype.BF16
-    return shlex.join(["recast", str(checkpoint.path), "--to", target.short_name])
+    return typed("recast", checkpoint.path, "--to", target(dtype).short_name)
+
+
+def rewriting(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
+    """Return the command that writes *checkpoint*, mostly *dtype*, anew, and changes no value."""
+    command = conversion(checkpoint, dtype)
+    has_tensors = any(shard.header.tensors for shard in checkpoint.shards)  # which "*" would match
+    return f"{command} --keep '*'" if has_tensors else command
+
+
+def target(dtype: Dtype | None) -> Dtype:
+    """Return *dtype*, or bf16 if recast does not convert to it."""
+    return dtype if dtype in TARGETS else Dtype.BF16
 
 
 def truth(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
@@ -23,13 +62,14 @@ def truth(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
     Where their files cannot be replaced, on the Hub and in its cache, it is a conversion.
     """
     if isinstance(checkpoint.path, HubPath) or _cached_from(checkpoint.path):
-        return conversion(checkpoint, dtype)
-    return shlex.join(["recast", str(checkpoint.path), FIX_CONFIG])
+        command = conversion if dtype in TARGETS else rewriting
+        return command(checkpoint, dtype)
+    return typed("recast", checkpoint.path, FIX_CONFIG)
 
 
 def likeness(checkpoint: Checkpoint, base: Checkpoint) -> str:
     """Return the command that gives the tensors of *checkpoint* the dtypes of *base*'s."""
-    return shlex.join(["recast", str(checkpoint.path), "--like", str(base.path)])
+    return typed("recast", checkpoint.path, "--like", base.path)
 
 
 def gathering(checkpoint: Checkpoint) -> str:
@@ -37,8 +77,8 @@ def gathering(checkpoint: Checkpoint) -> str:
     path = checkpoint.path
     if isinstance(path, HubPath) or all(file.name != _SCRIPT for file in checkpoint.files):
         return ""
-    script = [str(path / _SCRIPT), str(path), f"{path}-whole"]
-    return shlex.join(["python", *script, "--safe_serialization"])
+    places = (path / _SCRIPT, path, Path(f"{path}-whole"))
+    return typed("python", *places, "--safe_serialization")
 
 
 def fetching(checkpoint: Checkpoint, name: str) -> str:
@@ -46,8 +86,8 @@ def fetching(checkpoint: Checkpoint, name: str) -> str:
     path = checkpoint.path
     if isinstance(path, HubPath) or not (repo := _cached_from(path)):
         return ""
-    there = ["--revision", path.name, "--cache-dir", str(path.parents[2])]
-    return shlex.join(["hf", "download", repo, name, *there])
+    there = ("--revision", path.name, "--cache-dir", path.parents[2])
+    return typed("hf", "download", repo, name, *there)
 
 
 def removal(checkpoint: Checkpoint, name: str) -> str:
@@ -58,14 +98,14 @@ def removal(checkpoint: Checkpoint, name: str) -> str:
     aside = f"{path.name}-stale-{name.replace('/', '-')}"
     here = path.name in {"", ".."}  # such as ".", beside which one cannot name a thing
     target = path / ".." / aside.lstrip("-.") if here else path.with_name(aside)
-    return shlex.join(["mv", str(path / name), str(target)])
+    return typed("mv", path / name, target)
 
 
 def deletion(checkpoint: Checkpoint) -> str:
     """Return the command that deletes trainer state."""
     if isinstance(checkpoint.path, HubPath):
         return ""
-    return shlex.join(["recast", str(checkpoint.path), "--delete-trainer-state"])
+    return typed("recast", checkpoint.path, "--delete-trainer-state")
 
 
 def _cached_from(path: Path) -> str:

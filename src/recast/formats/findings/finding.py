@@ -31,6 +31,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "quantized": Severity.ERROR,
     "trainer-state": Severity.NOTE,
     "unindexed-tensors": Severity.ERROR,
+    "unread-weights": Severity.NOTE,
     "vanished-values": Severity.WARNING,
     "wrong-total-size": Severity.WARNING,
 }

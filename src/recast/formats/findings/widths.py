@@ -77,9 +77,9 @@ def mixed(checkpoint: Checkpoint) -> Iterator[Finding]:
                 weights.name,
                 f"stores {len(names):,} of its tensors as {dtype.torch_name}, most as "
                 f"{main.torch_name}: {listed(kinds)}",
-                "well so where it is known to be needed; convert the rest",
+                "well so where it is known to be needed; "
+                f"--to {cures.target(main).short_name} casts the rest, if any",
                 tuple(names),
-                cures.conversion(checkpoint, main),
             )
 
 

@@ -1,13 +1,14 @@
 """What lies in a checkpoint, as a document."""
 
-import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from recast.dtypes import Dtype
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, Weights, dtype_shares
 from recast.formats.config import DtypeClaim
-from recast.formats.findings import findings
+from recast.formats.findings import cures, findings
+from recast.formats.hub_path import is_uri
 from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
 from recast.reports.documents.parts import Document, finding, left_out
@@ -45,7 +46,8 @@ def like_command(checkpoint: Checkpoint) -> str | None:
     """Return the command that gives the tensors the dtypes of the base model, if one is named."""
     if checkpoint.base is None or any(each.name == "quantized" for each in findings(checkpoint)):
         return None
-    return shlex.join(["recast", str(checkpoint.path), "--like", checkpoint.base])
+    base = checkpoint.base if is_uri(checkpoint.base) else Path(checkpoint.base)
+    return cures.typed("recast", checkpoint.path, "--like", base)
 
 
 def savings(checkpoint: Checkpoint) -> Document | None:

@@ -378,6 +378,8 @@ def test_help() -> None:
         ("ckpt --to bf16 --in-place -o x", "give one of them"),
         ("ckpt ckpt --to bf16 -o x", "go with one PATH"),
         ("ckpt ckpt --against x", "go with one PATH"),
+        ("runs -r --to bf16 --push", "leave out -r and the like"),
+        ("ckpt --check --push", "--push goes with --to"),
         ("ckpt --to bf16 --workers 0", "'--workers'"),
         ("ckpt --to bf16 --workers many", "'--workers'"),
         ("ckpt --to", "Option '--to' requires an argument"),
@@ -402,6 +404,10 @@ def test_an_empty_path_is_not_the_current_folder(ckpt: Path, monkeypatch) -> Non
     result = run("", "--to", "bf16")
     assert result.exit_code == 2
     assert "a PATH is empty" in result.stderr
+    for options in (["-o", ""], ["--like", ""], ["--report", ""], ["-r", "--rates", ""]):
+        result = run(str(ckpt), "--to", "bf16", *options)
+        assert result.exit_code == 2, options
+        assert "it is empty: write . for the current folder" in result.stderr
     assert not Path(f"{ckpt}-bf16").exists()
 
 

@@ -13,7 +13,7 @@ from recast.planning.policy import OVERFLOW
 
 def check_usage(paths: tuple[str, ...], arguments: Arguments) -> None:
     """Raise UsageError for flags that do not go together, or mean nothing."""
-    if not all(paths):
+    if not all(paths) or arguments.like == "":
         raise click.UsageError("a PATH is empty: write . for the current folder")
     if arguments.to is not None:
         # Here, so that a misspelt dtype is a wrong command line and not one error a path.

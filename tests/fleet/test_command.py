@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -543,6 +545,18 @@ def test_a_cluster_on_the_command_line(root: Path, saved: Path, scheduler_file: 
     assert rest.stdout.startswith(f"{root}: 4 repaired, 2 already right in ")
     for path in recast.discover(saved):
         runs.check_repaired(path, root / path.relative_to(saved))
+
+
+@pytest.mark.parametrize("address", ["tls://127.0.0.1:1", "foo://127.0.0.1:1"])
+def test_an_address_that_dask_cannot_use(root: Path, address: str) -> None:
+    """Whatever Dask raises is one line, and nothing is waited for or said when the process ends."""
+    command = [sys.executable, "-m", "recast", root, "-r", "--to", "bf16", "--in-place"]
+    done = subprocess.run(
+        [*command, "--scheduler", address], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"recast: {address}: no scheduler answers there (")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_terminal_shows_one_bar(root: Path) -> None:

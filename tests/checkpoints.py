@@ -136,7 +136,10 @@ SCALES = ("scale", "scales", "zeros", "zero_point", "absmax")  # beside integers
 
 @st.composite
 def state_dicts(draw: st.DrawFn) -> dict[str, torch.Tensor]:
-    """Draw tensors of any name, dtype and shape: scalar, empty and odd-sized among them; no NaN."""
+    """Draw tensors of any name, dtype and shape: scalar, empty and odd-sized among them; no NaN.
+
+    Only one is floating and of shape (0,): several are the mark of a ZeRO-3 save.
+    """
     names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
     shapes = st.sampled_from([(), (0,), (1,), (3,), (2, 3), (4, 0), (5, 1, 3), (16,), (40, 7)])
     kinds = draw(
@@ -147,8 +150,11 @@ def state_dicts(draw: st.DrawFn) -> dict[str, torch.Tensor]:
         )
     )
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    tensors = {}
-    for name, (dtype, shape) in kinds.items():
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (dtype, drawn) in kinds.items():
+        hollow = [each for each in tensors.values() if each.shape == (0,)]
+        is_second = drawn == (0,) and any(each.is_floating_point() for each in hollow)
+        shape = (4, 0) if is_second else drawn
         # Some are exact in bf16, some round, some overflow in fp16 or vanish.
         scale = 10.0 ** draw(st.sampled_from([0, 0, 6, -9]))
         values = torch.randn(shape, generator=generator, dtype=torch.float64) * scale

@@ -4,8 +4,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import checkpoints
+
+# No test asserts a time: on a busy machine an example takes long to run, and to be thought of.
+settings.register_profile("recast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("recast")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,6 +292,21 @@ def test_the_exit_status_of_a_verification(ckpt: Path) -> None:
     assert "  tokenizer.json: differs from the source's\n" in result.stdout
 
 
+def test_a_verification_beside_the_base_model(ckpt: Path, tmp_path: Path) -> None:
+    """What has the dtypes of a base that mixes them is verified by naming that base again."""
+    shutil.copytree(ckpt, tmp_path / "base")
+    for number, dtype in ((1, torch.bfloat16), (2, torch.float16)):
+        path = tmp_path / "base" / f"model-0000{number}-of-00002.safetensors"
+        tensors = {name: each.to(dtype) for name, each in load_file(path).items()}
+        checkpoints.save_shard(path, tensors)
+    like = ("--like", tmp_path / "base")
+    assert run(ckpt, *like, "-o", tmp_path / "out").exit_code == 0
+    assert run(tmp_path / "out", "--against", ckpt).exit_code == 1
+    result = run(tmp_path / "out", "--against", ckpt, *like)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("\n  cast      2 to bfloat16, 2 to float16, of 4 tensors\n")
+
+
 def test_quiet_says_nothing_but_errors(ckpt: Path, torn: Path) -> None:
     """With -q there is no output, save the errors and the exit status."""
     for arguments, status in (
@@ -339,7 +355,13 @@ def test_help() -> None:
         ("ckpt --no-keep-rules", "--no-keep-rules goes with --to"),
         ("ckpt --lossless", "--lossless goes with --to"),
         ("ckpt --allow overflow", "--allow goes with --to"),
+        (
+            "ckpt --to bf16 --allow quantized",
+            "'quantized' stops a conversion, and cannot be allowed",
+        ),
+        ("ckpt --to bf16 --allow oversized", "'oversized' stops no conversion"),
         ("ckpt --to bf16 --against x", "--against verifies what --to has made"),
+        ("ckpt --against x --like y -o z", "-o goes with --to or --like"),
         ("ckpt --to bf16 --in-place -o x", "give one of them"),
         ("ckpt ckpt --to bf16 -o x", "go with one PATH"),
         ("ckpt ckpt --against x", "go with one PATH"),

@@ -92,6 +92,38 @@ def test_a_shard_without_format_is_left_as_it_is(tmp_path: Path) -> None:
     assert config == {"model_type": "x", "torch_dtype": "float32"}
 
 
+def test_of_a_quantized_model_only_the_size_is_known(stale: Path) -> None:
+    """The bytes are those of the tensors; what it computes in stays as its maker has said it."""
+    config = {"model_type": "x", "dtype": "int8", "quantization_config": {"quant_method": "gptq"}}
+    checkpoints.write_json(stale / "config.json", config)
+    before = (stale / "config.json").read_bytes()
+    _, total = recast.findings(recast.inspect(stale))
+    assert (total.name, total.command) == ("wrong-total-size", f"recast {stale} --fix-config")
+    done = recast.fix_config(stale)
+    assert [each.name for each in done.plan.documents] == [INDEX]
+    tensors = [each for path in stale.glob("*.safetensors") for each in load_file(path).values()]
+    metadata = json.loads((stale / INDEX).read_text())["metadata"]
+    size = sum(each.nbytes for each in tensors)
+    assert metadata == {"total_size": size, "dtype": "float32", "other": 7}
+    assert (stale / "config.json").read_bytes() == before
+    assert [each.name for each in recast.findings(recast.inspect(stale))] == ["quantized"]
+
+
+def test_what_is_allowed_does_not_stop_it(stale: Path) -> None:
+    """What stops a conversion stops it too, unless it is allowed, in the same words."""
+    index = json.loads((stale / INDEX).read_text())
+    index["weight_map"].popitem()
+    checkpoints.write_json(stale / INDEX, index)
+    run = CliRunner().invoke
+    stopped = run(cli.command, [str(stale), "--fix-config"])
+    assert stopped.exit_code == 1
+    assert "--allow unindexed-tensors" in stopped.stderr
+    options = ["--fix-config", "--allow", "unindexed-tensors"]
+    assert run(cli.command, [str(stale), *options]).exit_code == 0
+    assert [each.name for each in recast.findings(recast.inspect(stale))] == ["unindexed-tensors"]
+    assert run(cli.command, [str(stale), *options, "--push"]).exit_code == 2
+
+
 def test_links_are_not_written_through(stale: Path) -> None:
     """A config that is a link belongs to somebody else."""
     elsewhere = stale / "real.json"

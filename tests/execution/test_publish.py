@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,46 @@ def test_two_may_write_the_same_file(tmp_path: Path) -> None:
         second.write(b"2", 0)
     assert path.read_bytes() == b"1"
     assert names(tmp_path) == ["file"]
+
+
+def test_an_owner_that_may_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owner and group are kept as far as this user may set them; the rest is no error."""
+    asked = []
+    limits: set[int] = set()  # whose files may be given away
+
+    def chown(_: object, owner: int, group: int) -> None:
+        asked.append((owner, group))
+        if owner not in limits:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    path = tmp_path / "file"
+    path.touch()
+    fields = list(path.stat())
+    for owner, allowed, calls in (
+        (0, {0}, [(0, 5)]),
+        (7, {-1}, [(7, 5), (-1, 5)]),
+        (7, set(), [(7, 5), (-1, 5)]),
+    ):
+        fields[stat.ST_UID], fields[stat.ST_GID] = owner, 5
+        limits = allowed
+        asked.clear()
+        write_file(path, b"new", 0o640, owner=os.stat_result(fields))
+        assert asked == calls
+        assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("grain", [1, 100, 1_000, 10_000_000, 10**9, 2 * 10**9])
+def test_times_as_exact_as_the_file_system_keeps_them(tmp_path: Path, grain: int) -> None:
+    """A finished file is known on disks that keep no nanoseconds, too; an older one is not."""
+    path = tmp_path / "file"
+    path.touch()
+    os.utime(path, ns=(0, LONG_AGO // grain * grain))
+    assert is_copied(path, 0, LONG_AGO)
+    for other in (LONG_AGO - 3 * 10**9, LONG_AGO + 3 * 10**9):
+        assert not is_copied(path, 0, other)
+    os.utime(path, ns=(0, LONG_AGO - 7))
+    assert not is_copied(path, 0, LONG_AGO)
 
 
 def test_durable_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def refused(path: Path, kind: type[RecastError]) -> RecastError:
 # Sound files
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tensors=state_dicts(), data=st.data())
 def test_header_is_what_safetensors_reads(tensors: Tensors, data: st.DataObject) -> None:
     """Names, dtypes, shapes and the place of every byte are those that safetensors finds."""
@@ -358,7 +358,7 @@ def test_broken_weights_file(tmp_path: Path, content: bytes) -> None:
         assert error.remedy == "download or copy it again"
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_content_ends_in_anything_else(data: st.DataObject) -> None:
     """Whatever the bytes, they are a header that safetensors accepts, or a ShardError."""

@@ -10,7 +10,7 @@ import torch
 
 import recast
 from recast import TargetError
-from recast.execution.target import check_space, check_target, is_finished
+from recast.execution.target import check_space, check_target, free_space, is_finished
 from tests.checkpoints import random_tensors, save_shard
 from tests.execution.test_converter import seen
 
@@ -163,6 +163,23 @@ def test_too_little_space(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_space(needed - 1, out)
     with pytest.raises(TargetError, match="free some space, or write elsewhere with -o"):
         check_space(needed, out)
+
+
+def test_the_disk_that_is_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that on which the files will lie: where a link leads, and a mount point itself."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "link").symlink_to(disk)
+    asked = []
+
+    def disk_usage(path: Path) -> object:
+        asked.append(Path(path))
+        return type("Usage", (), {"free": 1})
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    for name in ("disk", "link", "link/new/out", "disk/a.safetensors"):
+        assert free_space(tmp_path / name) == 1
+    assert asked == [disk] * 4
 
 
 def test_what_is_finished(ckpt: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_clean_conversions(tmp_path: Path, make: Callable[[Path], Path], target:
     assert {shard.differing for shard in verification.shards} == {0}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     tensors=state_dicts(),
     target=st.sampled_from(["bf16", "fp16", "fp32"]),
@@ -186,7 +186,7 @@ def header_size(content: bytes) -> int:
     return 8 + int.from_bytes(content[:8], "little")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_a_tensor(kinds: Path, data: st.DataObject, bit: int) -> None:
     """One bit of one value, anywhere, is found, in its tensor and nowhere else."""
@@ -212,7 +212,7 @@ def test_any_flipped_bit_of_a_tensor(kinds: Path, data: st.DataObject, bit: int)
         assert [shard.differing for shard in verification.shards] == [1, 0]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data(), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_a_header(kinds: Path, data: st.DataObject, bit: int) -> None:
     """One bit of a header, anywhere, is found, unless the file still says the very same."""
@@ -258,6 +258,37 @@ def test_faults_far_inside_a_large_tensor(tmp_path: Path) -> None:
     assert difference.problem.endswith("element 300,000")
 
 
+def test_a_tensor_that_the_cast_itself_makes_zero(tmp_path: Path) -> None:
+    """It holds, and is named; one that was zero before, or of which one value is left, is not."""
+    faint = torch.full((700_001,), 1e-9) * torch.where(torch.arange(700_001) % 2 == 0, 1, -1)
+    survivor = faint.clone()
+    survivor[-1] = 1.0
+    tensors = {
+        "faint": faint,
+        "survivor": survivor,
+        "zero": torch.zeros(9),
+        "negative zero": -torch.zeros(9),
+        "nan": torch.tensor([torch.nan]),
+        "none": torch.zeros(0),
+        "ids": torch.zeros(3, dtype=torch.int64),
+    }
+    assert not tensors["faint"].half().any()
+    source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_shard(source, tensors)
+    recast.convert(source, "fp16", out=out)
+    for workers in (1, 3):
+        verification = recast.verify(out, against=source, workers=workers)
+        assert found(verification) == set()
+        (note,) = verification.notes
+        assert (note.file, note.tensor) == (out.name, "faint")
+        assert note.problem.startswith("all of its 700,001 values are zero since the cast")
+    recast.convert(source, "bf16", out=tmp_path / "c.safetensors")
+    assert recast.verify(tmp_path / "c.safetensors", against=source).notes == ()
+    resave(out, lambda each: each["faint"].add_(1))
+    verification = recast.verify(out, against=source)
+    assert (found(verification), verification.notes) == ({(out.name, "faint")}, ())
+
+
 def swap(tensors: dict[str, torch.Tensor]) -> None:
     """Exchange two tensors of the same shape and dtype."""
     tensors["a"], tensors["b"] = tensors["b"], tensors["a"]
@@ -291,6 +322,99 @@ def test_faults_in_a_file(
     recast.convert(source, "bf16", out=out)
     resave(out, change)
     assert found(recast.verify(out, against=source)) == {(out.name, name) for name in wrong}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_tensor_that_was_cast_to_another_dtype(ckpt: Path, out: Path, dtype: torch.dtype) -> None:
+    """Among what is bf16, the cast of one tensor to fp16, or to fp64, is none of recast's."""
+    wrong = load_file(ckpt / FIRST)["model.norm.weight"].to(dtype)
+    resave(out / FIRST, lambda tensors: tensors.update({"model.norm.weight": wrong}))
+    size = sum(each.nbytes for name in (FIRST, SECOND) for each in load_file(out / name).values())
+    index = json.loads((out / INDEX).read_text())
+    write_json(out / INDEX, index | {"metadata": {"total_size": size}})
+    verification = recast.verify(out, against=ckpt)
+    assert (FIRST, "model.norm.weight") in found(verification)
+    problem = next(each.problem for each in verification.differences if each.tensor)
+    assert problem.startswith(f"is F{wrong.itemsize * 8} instead of BF16")
+    assert dict(verification.casts) == {
+        recast.Dtype.BF16: 3,
+        recast.Dtype(f"F{wrong.itemsize * 8}"): 1,
+    }
+
+
+LARGE, SMALL, ROUTER = "layers.0.w.weight", "layers.0.b.weight", "layers.0.gate.weight"
+
+
+@pytest.mark.parametrize(
+    ("stored", "base", "options"),
+    [
+        (torch.float32, None, {"dtype": "bf16", "keep": ["*.w.*"]}),
+        (torch.float32, None, {"dtype": "fp16", "keep": ["*.w.*", "*.b.*"]}),
+        (torch.float64, None, {"dtype": "bf16"}),
+        (torch.bfloat16, None, {"dtype": "fp16"}),
+        (torch.bfloat16, None, {"dtype": "fp32", "keep": ["*.gate.*"]}),
+        (torch.float32, (torch.bfloat16, torch.float16, torch.float32), {}),
+        (torch.float32, (torch.float16, torch.bfloat16, torch.bfloat16), {}),
+        (torch.float32, (torch.float16, torch.float16, torch.bfloat16), {"dtype": "fp32"}),
+        (torch.bfloat16, (torch.float32, torch.float16, torch.bfloat16), {}),
+        (torch.float64, (torch.float32, torch.bfloat16, torch.float16), {}),
+        (torch.float32, (torch.bfloat16,) * 3, {"dtype": "fp16", "cast": ["*.w.*"]}),
+        (torch.float32, (torch.bfloat16,) * 3, {"dtype": "fp16", "cast": ["*.b.*"]}),
+        (torch.float32, (torch.bfloat16, torch.bfloat16, None), {"dtype": "fp16"}),
+    ],
+)
+def test_mixtures_that_are_right(
+    tmp_path: Path,
+    stored: torch.dtype,
+    base: tuple[torch.dtype | None, ...] | None,
+    options: dict[str, object],
+) -> None:
+    """Whatever --keep, --cast, rules and a base model of several dtypes make is no difference."""
+    tensors = random_tensors(**{LARGE: (9, 9), SMALL: (9,), ROUTER: (3, 3)})
+    tensors = {name: each.to(stored) for name, each in tensors.items()}
+    save_shard(tmp_path / "source" / "model.safetensors", tensors)
+    like = None
+    if base is not None:
+        like = tmp_path / "base"
+        pairs = zip(tensors.items(), base, strict=True)
+        theirs = {name: each.to(dtype) for (name, each), dtype in pairs if dtype is not None}
+        save_shard(like / "model.safetensors", theirs)
+    done = recast.convert(
+        tmp_path / "source", out=tmp_path / "out", like=like, allow=["overflow"], **options
+    )
+    assert done.target is not None
+    verification = recast.verify(done.target, against=tmp_path / "source", like=like)
+    assert found(verification) == set()
+    after = load_file(done.target / "model.safetensors")
+    cast = [each.dtype for each in after.values() if each.dtype is not stored]
+    counted = {f"torch.{dtype.torch_name}": count for dtype, count in verification.casts}
+    assert counted == {str(dtype): cast.count(dtype) for dtype in set(cast)}
+
+
+def test_a_mixture_is_right_if_the_base_model_is_named(tmp_path: Path) -> None:
+    """What a base that mixes bf16 and fp16 has made is told from a mistake by that base alone."""
+    tensors = random_tensors(a=(9, 9), b=(9,))
+    save_shard(tmp_path / "source" / "model.safetensors", tensors)
+    theirs = {"a": tensors["a"].bfloat16(), "b": tensors["b"].half()}
+    save_shard(tmp_path / "base" / "model.safetensors", theirs)
+    source, like = tmp_path / "source", tmp_path / "base"
+    out = recast.convert(source, like=like, out=tmp_path / "out").target
+    verification = recast.verify(out, against=source)
+    assert found(verification) == {("model.safetensors", "b")}
+    assert "name it with --like" in str(verification.differences[0])
+    assert recast.verify(out, against=source, like=like).holds
+
+
+def test_components_may_have_been_converted_each_by_itself(tmp_path: Path) -> None:
+    """One folder in bf16 beside another in fp16 is right; in each, casts are to one dtype."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    for name, dtype in (("unet", "fp16"), ("text_encoder", "bf16")):
+        save_shard(source / name / "model.safetensors", random_tensors(a=(9, 9), b=(9,)))
+        recast.convert(source / name, dtype, out=out / name)
+    assert recast.verify(out, against=source).holds
+    wrong = load_file(source / "unet" / "model.safetensors")["b"].bfloat16()
+    resave(out / "unet" / "model.safetensors", lambda tensors: tensors.update(b=wrong))
+    assert found(recast.verify(out, against=source)) == {("unet/model.safetensors", "b")}
 
 
 def test_header_metadata(tmp_path: Path) -> None:
@@ -373,6 +497,15 @@ def test_faults_in_a_folder(ckpt: Path, out: Path, plant: Plant, wrong: str) -> 
     assert found(verification) <= {(wrong, ""), (INDEX, "")}
 
 
+def test_a_shard_that_is_missing_has_a_verdict(ckpt: Path, out: Path) -> None:
+    """Every shard of the source's has one, and that of a missing one counts all of its tensors."""
+    remove(SECOND)(out)
+    verdicts = recast.verify(out, against=ckpt).shards
+    assert [(each.name, each.holds) for each in verdicts] == [(FIRST, True), (SECOND, False)]
+    count = len(load_file(ckpt / SECOND))
+    assert (verdicts[1].tensors, verdicts[1].differing) == (count, count)
+
+
 def test_stale_dtype_of_an_index(tmp_path: Path) -> None:
     """A dtype that the index metadata claims must be the one that is stored."""
     source, out = tmp_path / "source", tmp_path / "out"
@@ -434,3 +567,15 @@ def test_every_difference_is_a_line(ckpt: Path, out: Path) -> None:
     tensor, file = map(str, recast.verify(out, against=ckpt).differences)
     assert tensor.startswith(f"{FIRST}: tensor 'model.norm.weight': 8 of 8 values are not")
     assert file == "tokenizer.json: is missing"
+
+
+def test_a_file_that_goes_while_it_is_compared_is_named(ckpt: Path, out: Path) -> None:
+    """An error names the file that is gone, whether the source's or the result's."""
+    for gone in (ckpt / "tokenizer.json", out / "tokenizer.json"):
+        before, after = recast.inspect(ckpt), recast.inspect(out)
+        content = gone.read_bytes()
+        gone.unlink()
+        with pytest.raises(recast.StorageError) as caught:
+            recast.verify(after, against=before)
+        assert caught.value.subject == str(gone)
+        gone.write_bytes(content)

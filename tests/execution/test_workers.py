@@ -176,3 +176,29 @@ def test_no_workers_do_no_work(tmp_path: Path, number: int) -> None:
     ):
         with pytest.raises(RefusedError, match="at least 1"):
             refused()
+
+
+def test_impatience_waits_for_the_threads_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second interrupt, while the threads are waited for, does not leave them behind at work."""
+    everybody, patience = threading.Barrier(2), threading.Event()
+    ended: list[bool] = []
+    wait = workers.wait
+
+    def interrupted(threads: object) -> object:
+        if not patience.is_set():
+            patience.set()
+            raise KeyboardInterrupt
+        return wait(threads)
+
+    def work(items: Iterable[int]) -> None:
+        for _ in items:
+            everybody.wait(60)
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            assert patience.wait(60)  # at the item at hand until the caller is interrupted again
+            ended.append(True)
+
+    monkeypatch.setattr(workers, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        share(iter(int, 1), work, 2)
+    assert ended == [True]

@@ -26,7 +26,7 @@ CHILD = """
 import sys
 import recast
 
-source, out, stop = sys.argv[1:]
+source, out, stop, evidence = sys.argv[1:]
 calls = 0
 
 def progress(done):
@@ -36,14 +36,16 @@ def progress(done):
         print("stopped", flush=True)
         sys.stdin.readline()
 
-recast.convert(source, "bf16", out=out, workers=1, progress=progress)
+recast.convert(
+    source, "bf16", out=out, workers=1, evidence=evidence == "True", progress=progress
+)
 """
 
 
 @contextmanager
-def stopped(source: Path, out: Path, call: int) -> Iterator[Popen[str]]:
+def stopped(source: Path, out: Path, call: int, *, evidence: bool = True) -> Iterator[Popen[str]]:
     """Start a process that converts *source*, and yield it when it has come so far."""
-    command = [executable, "-c", CHILD, str(source), str(out), str(call)]
+    command = [executable, "-c", CHILD, str(source), str(out), str(call), str(evidence)]
     with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "stopped\n"
@@ -52,9 +54,9 @@ def stopped(source: Path, out: Path, call: int) -> Iterator[Popen[str]]:
             process.kill()
 
 
-def kill(source: Path, out: Path, call: int) -> None:
+def kill(source: Path, out: Path, call: int, *, evidence: bool = True) -> None:
     """Convert in a process that is killed when it has come so far."""
-    with stopped(source, out, call) as process:
+    with stopped(source, out, call, evidence=evidence) as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL
 
@@ -82,6 +84,19 @@ def test_a_killed_run_is_finished_by_the_next(ckpt: Path, tmp_path: Path, call: 
     assert contents(ckpt) == source
     whole = recast.convert(ckpt, "bf16", out=tmp_path / "again")
     assert list(done.evidence) == list(whole.evidence)
+
+
+def test_evidence_that_was_not_gathered_is_gathered_by_the_next(ckpt: Path, tmp_path: Path) -> None:
+    """Shards that were done without evidence are done again if it is wanted, and not otherwise."""
+    whole = recast.convert(ckpt, "bf16", out=tmp_path / "whole")
+    assert whole.evidence
+    for evidence, resumed in ((True, 0), (False, 2)):
+        out = tmp_path / f"out-{evidence}"
+        kill(ckpt, out, CALLS, evidence=False)
+        done = recast.convert(ckpt, "bf16", out=out, evidence=evidence)
+        assert done.resumed == resumed
+        assert contents(out) == contents(tmp_path / "whole")
+        assert list(done.evidence) == (list(whole.evidence) if evidence else [])
 
 
 def test_what_another_plan_has_left_is_discarded(ckpt: Path, tmp_path: Path) -> None:

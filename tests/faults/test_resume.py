@@ -1,10 +1,14 @@
 """Going on after a kill, beginning anew, and seeing that nothing is to be done."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import recast
+from recast.execution.workplace import workplace
+from recast.planning.planner import plan_documents
 from tests.faults.client import Server
 from tests.faults.scene import KEPT, SHARDS, TWIN, Mode, Scene, check_reported, contents, tree
 from tests.faults.server import Job, Outcome, Step
@@ -147,6 +151,46 @@ def test_other_options_are_refused_in_place(
         }
         done(server.run(scene.job()))
         scene.check_finished()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda path: recast.convert(path, "fp32", in_place=True),
+        lambda path: recast.convert(path, "bf16", in_place=True, keep=["*"]),
+        recast.fix_config,
+    ],
+    ids=["fp32", "keep all", "fix_config"],
+)
+@pytest.mark.parametrize("claim", ["float32", "float16"])
+def test_nothing_else_takes_what_says_how_to_go_on(
+    attempt: Callable[[Path], object], claim: str, area: Path, server: Server
+) -> None:
+    """Not even what changes no tensor does: what came next would round what is rounded already."""
+    scene = Scene(area / "0", Mode.IN_PLACE, server)
+    begun = recast.plan(scene.source, "bf16", keep=[KEPT])
+    with workplace(scene.source / ".recast", scene.source) as work:
+        work.begin(begun)
+    before = contents(tree(scene.source))
+    config = scene.source / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("float32", claim))
+    for _ in range(2):
+        with pytest.raises(recast.RefusedError, match="unfinished conversion to bfloat16"):
+            attempt(scene.source)
+    config.write_text(text)
+    assert contents(tree(scene.source)) == before
+    done(server.run(scene.job()))
+    scene.check_finished()
+
+
+def test_configs_that_were_being_fixed_are_in_nobodys_way(area: Path, server: Server) -> None:
+    """A run of fix_config that was killed has rounded nothing: any conversion may follow."""
+    scene = Scene(area / "0", Mode.IN_PLACE, server)
+    with workplace(scene.source / ".recast", scene.source) as work:
+        work.begin(plan_documents(recast.inspect(scene.source)))
+    done(server.run(scene.job()))
+    scene.check_finished()
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from distributed import Client
+
+from tests import processes
 
 _PATIENCE = 60  # seconds
 
@@ -43,6 +45,7 @@ def worker(file: Path, preload: Path | None = None, name: str = "") -> Iterator[
     """Start a worker for the scheduler that *file* names; nothing starts it again if it dies."""
     named = ("--name", name) if name else ()
     local = (*named, "--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
+    local = (*local, "--death-timeout", str(_PATIENCE))
     with _started("worker", *local, *_common(file, preload)) as process:
         yield process
 
@@ -70,14 +73,16 @@ def _is_whole(file: Path) -> bool:
 @contextmanager
 def _started(what: str, *arguments: str) -> Iterator[Process]:
     """Start one process of the cluster, and end it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments],
+    with processes.watched(
+        f"distributed.cli.dask_{what}",
+        *arguments,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(_PATIENCE)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):  # then it is killed
+                process.wait(_PATIENCE)

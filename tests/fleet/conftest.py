@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 
 from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
+from tests.processes import end_with_the_tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +34,8 @@ def threads() -> Iterator[Executor]:
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Executor]:
     """Processes that share nothing with this one."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, initializer=end_with_the_tests) as executor:
         yield executor
 
 

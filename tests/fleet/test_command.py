@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 
 import recast
 from recast import cli
-from recast.execution.fleets import discovery
+from recast.execution.fleets import discovery, trainer_state
 from recast.execution.fleets.survey import survey_all
 from recast.execution.lock import Lock
 from recast.reports.text import fleets as fleet_text
@@ -82,6 +83,36 @@ def test_the_table(mixed: Path) -> None:
     assert "the model is quantized (fp8)" in done.stdout
     assert "3 checkpoints would become smaller" in done.stdout
     assert "1.10 kB of trainer state" in done.stdout
+
+
+def test_links_lead_to_nothing_that_is_written(root: Path) -> None:
+    """What a link makes part of a run, such as its base, is looked at, and never changed there."""
+    base = root.parent / "elsewhere" / "base"
+    shutil.copytree(root / "run-0" / "checkpoint-100", base)
+    (base / "optimizer.pt").touch()
+    (root / "run-0" / "base").symlink_to(base)
+    runs.age(root)
+    runs.age(base.parent)
+    before = runs.contents(base.parent)
+    assert "run-0/base" in run(root, "-r").stdout
+    line = f"left alone, since links lead out of {root} to run-0/base (at {base}): name that folder"
+    for arguments in (
+        ("--to", "bf16", "-n"),
+        ("--to", "bf16"),
+        ("--to", "bf16", "--in-place"),
+        ("--delete-trainer-state",),
+    ):
+        done = run(root, "-r", *arguments)
+        assert done.exit_code == 0
+        assert line in done.stdout
+        outside = result(run(root, "-r", *arguments, "--json"))["outside"]
+        assert outside == [{"path": str(root / "run-0" / "base"), "leads_to": str(base)}]
+        assert runs.contents(base.parent) == before
+        assert not (root / "run-0" / "base-bf16").exists()
+    (base / "optimizer.pt").unlink()  # which no result has
+    out = root.parent / "out"
+    assert run(root, "-r", "--to", "bf16", "-o", out).exit_code == 0
+    runs.check_repaired(base, out / "run-0" / "base")
 
 
 def test_weights_that_recast_does_not_read(root: Path) -> None:
@@ -277,6 +308,24 @@ def test_lossless(root: Path) -> None:
     assert done.stdout.count("would lose values in bfloat16") == 5
 
 
+def test_a_tensor_of_which_nothing_is_left(root: Path) -> None:
+    """Each checkpoint that holds one is named, with how many there are, and so does the JSON."""
+    path = root / "run-0" / "checkpoint-100" / "model-00002-of-00002.safetensors"
+    save_shard(path, load_file(path) | {"b": torch.full((8,), 1e-9)})
+    runs.age(root)
+    done = run(root, "-r", "--to", "fp16", "-o", root.parent / "out")
+    (warning,) = [line for line in done.stdout.splitlines() if "warning" in line]
+    assert warning == (
+        "  warning   run-0/checkpoint-100: every value that was not zero became zero in 1 tensor "
+        "[vanished-values]"
+    )
+    lost = [
+        each["evidence"]["vanished_tensors"]
+        for each in result(run(root, "-r", "--to", "fp16", "--in-place", "--json"))["checkpoints"]
+    ]
+    assert sorted(lost) == [0] * (len(lost) - 1) + [1]
+
+
 def test_trainer_state_is_deleted_when_that_is_asked_for(mixed: Path) -> None:
     """Beside sound checkpoints it goes, and nothing else does; a broken one keeps its own."""
     before = runs.contents(mixed)
@@ -308,11 +357,17 @@ def test_fresh_trainer_state_stays(mixed: Path) -> None:
     done = run(mixed, "-r", "--delete-trainer-state", "--include", "run-1/checkpoint-200")
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{mixed}: no trainer state deleted\n")
-    assert "may be resumed from: optimizer.pt is 1 min old" in done.stdout
+    assert "may be resumed from: checkpoint-200/optimizer.pt is 1 min old" in done.stdout
     assert optimizer.exists()
 
 
-@pytest.mark.parametrize("log", ["runs/Nov25_host/events.out.tfevents.1", "train.log"])
+@pytest.mark.parametrize(
+    "log",
+    [
+        "runs/Nov25_host/events.out.tfevents.1",
+        *("train.log", "slurm-77.out", "metrics.jsonl", "checkpoint-300/optimizer.pt.tmp"),
+    ],
+)
 def test_trainer_state_of_a_run_that_goes_on_stays(mixed: Path, log: str) -> None:
     """Between two checkpoints only its logs show that a trainer is alive."""
     file = mixed / "run-1" / log
@@ -391,6 +446,50 @@ def test_trainer_state_of_a_run_whose_files_come_and_go(
     assert done.exit_code == 1
     assert "may be resumed from: train.log is 1 min old" in done.stdout
     assert (home / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["step_100", "epoch-3", "best", "checkpoint-best", "0042"])
+def test_trainer_state_of_checkpoints_by_any_name(root: Path, name: str) -> None:
+    """Whatever a trainer calls its checkpoints, the logs beside them are those of their run."""
+    home = root / "run-0" / "checkpoint-100"
+    home = home.rename(home.with_name(name))
+    (home / "optimizer.bin").touch()
+    runs.age(root)
+    log = root / "run-0" / "logs" / "events.out.tfevents.1"
+    log.parent.mkdir()
+    log.touch()
+    options = (root, "-r", "--delete-trainer-state", "--include", f"run-0/{name}")
+    assert "may be resumed from: logs/events.out.tfevents.1 is 1 min old" in run(*options).stdout
+    assert (home / "optimizer.bin").exists()
+    log.rename(root / "run-1" / "train.log")  # the neighbour's
+    assert run(*options).exit_code == 0
+    assert not (home / "optimizer.bin").exists()
+
+
+def test_what_recast_itself_has_written_is_no_sign_of_a_trainer(mixed: Path) -> None:
+    """Right after a repair in place, the trainer state of runs that are over can be deleted."""
+    options = ("-r", "--include", "run-1/checkpoint-200")
+    assert run(mixed, *options, "--to", "bf16", "--in-place").exit_code == 0
+    assert run(mixed, *options, "--delete-trainer-state").exit_code == 0
+    assert not (mixed / "run-1" / "checkpoint-200" / "optimizer.pt").exists()
+
+
+def test_a_run_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of checkpoints of one run do not cost a search each, but a search in all."""
+    for home in recast.discover(root):
+        (home / "optimizer.pt").touch()
+    runs.age(root)
+    looked = []
+    walk = os.walk
+
+    def noting(folder: Path, **options: object) -> object:
+        looked.append(folder)
+        return walk(folder, **options)
+
+    monkeypatch.setattr(trainer_state.os, "walk", noting)
+    assert run(root, "-r", "--delete-trainer-state").exit_code == 0
+    searched = [each for each in looked if each.name.startswith("run-")]
+    assert sorted(searched) == [root / name for name in ("run-0", "run-1", "run-2")]
 
 
 def test_trainer_state_that_is_a_link(mixed: Path) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -16,23 +18,35 @@ import recast
 from recast import Fate, WorkerError
 from recast.execution.fleets import attendance
 from recast.execution.fleets.attendance import Attendance, news
-from tests import test_cli
+from tests import processes, test_cli
 from tests.fleet import cluster, runs
 
-_LONG = 60  # seconds: whatever takes longer is taken to hang
-_SLOW = """
+_LONG = 120  # seconds: whatever takes longer is taken to hang
+_SILENCE = 60  # seconds: whatever is silent as long has gone, and not only a slow machine
+# Does so many shards, waits until a file appears, and does the rest.
+_PAUSE = """
 import time
+from pathlib import Path
 from recast.execution import shard, shard_job
-def slowly(*arguments):
-    time.sleep(0.2)
+
+left, go, limit = {shards}, Path({go!r}), {limit}
+
+def convert_shard(*arguments):
+    global left
+    end = time.monotonic() + limit
+    while not (left or go.exists()) and time.monotonic() < end:
+        time.sleep(0.02)
+    left = max(0, left - 1)
     return shard.convert_shard(*arguments)
-shard_job.convert_shard = slowly
+
+shard_job.convert_shard = convert_shard
 """
-# The command, with as many seconds of patience as a test has.
+_MOST = 7  # shards of twelve: of six checkpoints one is done then, or more, and three are not
+# The command, with as many seconds of patience as a test has, for workers and for an answer.
 _COMMAND = """
 from recast import cli
 from recast.execution.fleets import attendance, cluster
-attendance.PATIENCE, cluster._PATIENCE = {}, 2.0
+attendance.PATIENCE, cluster._PATIENCE = {}, {}
 cli.main()
 """
 YET = "no workers yet; jobs wait for them"
@@ -41,12 +55,24 @@ SOME = "there are workers; jobs go on"
 AGAIN = "run the same command again"
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Path:
-    """What makes a worker take its time over each shard."""
-    preload = tmp_path / "slow.py"
-    preload.write_text(_SLOW)
-    return preload
+@dataclass(frozen=True)
+class Pause:
+    """A worker's pause in the middle of its work.
+
+    Attributes:
+        preload: what makes the worker pause.
+        go: the file that ends the pause.
+    """
+
+    preload: Path
+    go: Path
+
+
+def pause_after(shards: int, folder: Path) -> Pause:
+    """Return a pause after so many shards; its files lie in *folder*."""
+    pause = Pause(folder / "pause.py", folder / "go")
+    pause.preload.write_text(_PAUSE.format(shards=shards, go=str(pause.go), limit=_LONG))
+    return pause
 
 
 @pytest.fixture
@@ -56,20 +82,21 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[Path, cluster.Process]]:
         yield started
 
 
-def command(root: Path, file: Path, patience: float) -> Sequence[str]:
+def command(root: Path, file: Path, patience: float, silence: float = _SILENCE) -> Sequence[str]:
     """Return the command that repairs *root* in place with the workers of a scheduler."""
-    python = (sys.executable, "-c", _COMMAND.format(patience))
+    python = (sys.executable, "-c", _COMMAND.format(patience, silence))
     return (*python, str(root), "-r", "--to", "bf16", "--in-place", "--scheduler-file", str(file))
 
 
-def started(root: Path, file: Path, patience: float = 600) -> "subprocess.Popen[str]":
+@contextmanager
+def started(
+    root: Path, file: Path, patience: float = 600, silence: float = _SILENCE
+) -> "Iterator[subprocess.Popen[str]]":
     """Start that command, with lines of JSON on stdout."""
-    return subprocess.Popen(
-        [*command(root, file, patience), "--jsonl"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    line = [*command(root, file, patience, silence), "--jsonl"]
+    pipe = subprocess.PIPE
+    with processes.started(line, stdout=pipe, stderr=pipe, text=True) as process:
+        yield process
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, list[str], list[str]]:
@@ -86,27 +113,29 @@ def address(file: Path) -> str:
 
 
 def test_no_workers_yet(
-    root: Path, saved: Path, slow: Path, scheduler: tuple[Path, cluster.Process]
+    root: Path, saved: Path, tmp_path: Path, scheduler: tuple[Path, cluster.Process]
 ) -> None:
     """Without workers it is said at once, once; when some come it is said, and all is done."""
     file, _ = scheduler
+    pause = pause_after(0, tmp_path)
     with started(root, file) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == f"recast: {address(file)}: {YET}\n"
-        with cluster.worker(file, slow):
+        with cluster.worker(file, pause.preload):
+            assert process.stderr.readline() == f"recast: {address(file)}: {SOME}\n"
+            pause.go.touch()
             status, lines, said = ended(process)
-    assert (status, len(lines)) == (0, 7)
-    assert said == [f"recast: {address(file)}: {SOME}"]
+    assert (status, len(lines), said) == (0, 7, [])
     for path in recast.discover(saved):
         runs.check_repaired(path, root / path.relative_to(saved))
 
 
 def test_the_last_worker_goes(
-    root: Path, saved: Path, slow: Path, scheduler: tuple[Path, cluster.Process]
+    root: Path, saved: Path, tmp_path: Path, scheduler: tuple[Path, cluster.Process]
 ) -> None:
     """It is said; when nobody comes, what is open fails with the way out, and that way works."""
     file, _ = scheduler
-    with cluster.worker(file, slow) as worker:
+    with cluster.worker(file, pause_after(_MOST, tmp_path).preload) as worker:
         cluster.wait_for_worker(file)  # which may take longer than the command's patience
         with started(root, file, patience=3) as process:
             assert process.stdout is not None
@@ -134,14 +163,16 @@ def test_the_last_worker_goes(
 
 
 def test_the_scheduler_goes(
-    root: Path, saved: Path, slow: Path, scheduler: tuple[Path, cluster.Process]
+    root: Path, saved: Path, tmp_path: Path, scheduler: tuple[Path, cluster.Process]
 ) -> None:
     """What is open fails at once, without a word of Dask's; nothing stays locked."""
     file, process_there = scheduler
-    with started(root, file) as process, cluster.worker(file, slow):
+    pause = pause_after(_MOST, tmp_path)
+    with started(root, file, silence=10) as process, cluster.worker(file, pause.preload):
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["fate"] == "repaired"
         process_there.kill()
+        pause.go.touch()
         status, lines, said = ended(process)
     fates = [json.loads(line).get("fate") for line in lines[:-1]]
     assert status == 1
@@ -179,7 +210,7 @@ def test_interrupted_while_waiting(
 
 def test_it_is_said_above_the_bar(
     root: Path,
-    slow: Path,
+    tmp_path: Path,
     scheduler: tuple[Path, cluster.Process],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -195,7 +226,7 @@ def test_it_is_said_above_the_bar(
         worker.kill()
 
     monkeypatch.setattr(test_cli, "COMMAND", command(root, file, 3))
-    with cluster.worker(file, slow) as worker:
+    with cluster.worker(file, pause_after(_MOST, tmp_path).preload) as worker:
         cluster.wait_for_worker(file)
         killer = Thread(target=kill_in_the_middle, args=(worker,))
         killer.start()

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +26,7 @@ from recast import Fate, Outcome, WorkerError
 from recast.execution import shard_job
 from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
+from tests.processes import end_with_the_tests
 
 _OTHER_VERSION = """
 from recast.execution import shard_job
@@ -266,7 +269,7 @@ def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool)
     paths = list(recast.discover(root))
     broken = 0
     for _ in range(50):
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(2, get_context("spawn"), end_with_the_tests) as pool:
             pool.submit(os.getpid).result()
             (victim, *_) = (each.pid for each in psutil.Process().children() if is_of(pool, each))
             more = broken < (20 if thorough else 2)
@@ -288,6 +291,20 @@ def test_a_process_pool_that_dies(hundred: Path, tmp_path: Path, thorough: bool)
     assert broken
     assert not failed
     repaired_in_the_end(hundred, root)
+
+
+@pytest.mark.parametrize("where", [{"in_place": True}, {"out": "out"}], ids=["in place", "anew"])
+def test_workers_that_stand_elsewhere(
+    where: dict[str, Any], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths as people type them lead every worker to the same files, whatever folder it is in."""
+    runs.age(shutil.copytree(saved, tmp_path / "here" / "runs"))
+    monkeypatch.chdir(tmp_path / "here")
+    with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
+        done = recast.convert_all(recast.discover("runs"), "bf16", pool, **where)
+    assert {each.fate for each in done} == {Fate.REPAIRED}, [str(each.error) for each in done]
+    for path in recast.discover(saved):
+        runs.check_repaired(path, Path(where.get("out", "runs")) / path.relative_to(saved))
 
 
 def is_of(pool: ProcessPoolExecutor, process: psutil.Process) -> bool:

@@ -23,7 +23,7 @@ def sharded(folder: Path, tensors: checkpoints.Tensors) -> recast.Checkpoint:
     return recast.inspect(checkpoints.save_sharded(folder, shards))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(checkpoints.state_dicts().filter(lambda tensors: len(tensors) > 1))
 def test_shares_add_up_to_what_torch_counts(
     tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors

@@ -60,6 +60,35 @@ TOLD = [
         '{"dtype": {"": "float32", "vision_config": "float16", "n": 7}}',
         '{"dtype": {"": "bfloat16", "vision_config": "bfloat16", "n": 7}}',
     ),
+    (
+        '{"model_type": "x", "dtype": {"": "mixed", "a": "int8", "b": 7}}',
+        '{"model_type": "x", "dtype": {"": "bfloat16", "a": "bfloat16", "b": 7}}',
+    ),
+    # Without it, transformers 5 loads fp32.
+    (
+        '{"model_type": "x", "dtype": {"text_config": "float32"}}',
+        '{"model_type": "x", "dtype": {"text_config": "bfloat16","": "bfloat16"}}',
+    ),
+    (
+        '{"torch_dtype": {\n  "a": 1\n}, "model_type": "x", "dtype": {}}',
+        (
+            '{"torch_dtype": {\n  "a": 1,\n  "": "bfloat16"\n}, "model_type": "x", '
+            '"dtype": {"": "bfloat16"}}'
+        ),
+    ),
+    # Whatever else stands where the config of a model, or of a part of one, says its dtype.
+    *(
+        (
+            f'{{"model_type": "x", "{key}": {value}}}',
+            f'{{"model_type": "x", "{key}": "bfloat16"}}',
+        )
+        for key in ("dtype", "torch_dtype")
+        for value in ('"float8_e4m3fn"', '"int8"', '""', "5", "false", '["float32"]')
+    ),
+    (
+        '{"dtype": "bfloat16", "text_config": {"model_type": "x", "dtype": "fp8"}}',
+        '{"dtype": "bfloat16", "text_config": {"model_type": "x", "dtype": "bfloat16"}}',
+    ),
     # The spelling of a key does not matter, and of two with one key the last counts.
     (r'{"\u0064type": "float32"}', r'{"\u0064type": "bfloat16"}'),
     ('{"dtype": "x", "dtype": "float32"}', '{"dtype": "x", "dtype": "bfloat16"}'),
@@ -78,10 +107,16 @@ LEFT_ALONE = [
     '{"dtype": 7}',
     '{"dtype": "int8"}',
     '{"dtype": ["float32"]}',
+    '{"model_type": "x", "torch_dtype": "bfloat16", "cache_config": {"dtype": "int8"}}',
+    '{"model_type": "x", "dtype": "bfloat16", "vocabulary_map": {"model_type": 1, "dtype": 2}}',
+    '{"model_type": "x", "dtype": "bfloat16", "part": {"model_type": "y", "dtype": {}}}',
     '{"text_config": "float32", "vision_config": null, "audio_config": [{"dtype": "float32"}]}',
     # How a model is quantized is not what its dtype is.
     '{"quantization_config": {"bnb_4bit_compute_dtype": "float32", "dtype": "float32"}}',
     '{"compression_config": {"torch_dtype": "float32"}}',
+    # Nor what words are right for one that is quantized.
+    '{"model_type": "x", "dtype": "int8", "quantization_config": {"quant_method": "q"}}',
+    '{"model_type": "x", "dtype": {"a": "int8"}, "quantization": {"bits": 4}}',
 ]
 
 # Composite and plain, with dicts and keys of every kind that the library's configs have.
@@ -98,6 +133,9 @@ STALE: dict[str, Edit] = {
     "null": lambda root: root.update(dtype=None),
     "misspelt": lambda root: root.update(dtype="fp32"),
     "auto": lambda root: root.update(dtype="auto"),
+    "of codes": lambda root: root.update(dtype="float8_e4m3fn"),
+    "nothing": lambda root: root.update(dtype=""),
+    "a number": lambda root: root.update(dtype=5),
 }
 
 
@@ -140,7 +178,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(["dtype", "torch_dtype", "model_type", "a_config", "b"]), JSON),
     st.sampled_from(TARGETS),
@@ -185,6 +223,12 @@ def test_claims_are_listed_root_first() -> None:
         DtypeClaim(("a_config", "dtype", ""), "half"),
     )
     assert [claim.dtype for claim in claims] == [Dtype.F64, None, None, Dtype.F16]
+    assert [str(claim) for claim in config('{"model_type": "x", "dtype": ""}').claims] == [
+        'dtype = ""'
+    ]
+    assert [str(claim) for claim in config('{"model_type": "x", "dtype": [5]}').claims] == [
+        "dtype = [5]"
+    ]
     assert [str(claim) for claim in claims] == [
         "dtype = float64",
         "torch_dtype = auto",

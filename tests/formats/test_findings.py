@@ -136,9 +136,15 @@ def widen(name: str) -> Callable[[Path], None]:
     return replace(name, torch.tensor(0.1, dtype=torch.float64))
 
 
-def hollow(name: str) -> Callable[[Path], None]:
-    """Return a fault: one tensor as DeepSpeed's ZeRO-3 leaves it on each rank."""
-    return replace(name, torch.empty(0))
+def hollow(*names: str) -> Callable[[Path], None]:
+    """Return a fault: tensors as DeepSpeed's ZeRO-3 leaves them on each rank."""
+    return both(*(put(name, torch.empty(0)) for name in names))
+
+
+def put(name: str, tensor: torch.Tensor) -> Callable[[Path], None]:
+    """Return a fault: another tensor in the second shard, which the index places there."""
+    placed = index(lambda document: document["weight_map"].update({name: SECOND}))
+    return both(replace(name, tensor), placed)
 
 
 def merge(folder: Path) -> None:
@@ -226,6 +232,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "one wrong claim of two": (configure(dtype="float16"), [OVERSIZED, MISMATCH]),
     "mixed dtypes": (widen("lm_head.scale"), [("mixed-dtypes", NOTE, INDEX)]),
     "ZeRO-3": (hollow("lm_head.weight"), [("empty-tensors", ERROR, SECOND)]),
+    "ZeRO-3 of other names": (
+        hollow("experts.gate_up_proj", "cls_token"),
+        [("empty-tensors", ERROR, SECOND)],
+    ),
     "trainer state": (
         lambda folder: [(folder / name).write_bytes(b"\0" * 9) for name in TRAINER_STATE],
         [("trainer-state", NOTE, "optimizer.pt")],
@@ -233,6 +243,17 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[Expected]]] = {
     "wrong claim of a part": (configure(text_config={"dtype": "bfloat16"}), [MISMATCH]),
     "empty claim": (configure(torch_dtype=None), [MISMATCH]),
     "no real claim": (configure(torch_dtype="auto"), [MISMATCH]),
+    "claim of codes": (configure(dtype="float8_e4m3fn"), [MISMATCH]),
+    "a number as claim": (configure(torch_dtype=5), [MISMATCH]),
+    "claim of parts alone": (configure(torch_dtype={"text_config": "float32"}), [MISMATCH]),
+    "unknown claim in an index": (
+        index(lambda document: document["metadata"].update(dtype="mixed")),
+        [("config-mismatch", WARNING, INDEX)],
+    ),
+    "null in an index": (
+        index(lambda document: document["metadata"].update(dtype=None)),
+        [("config-mismatch", WARNING, INDEX)],
+    ),
     "claim in other words": (configure(torch_dtype="torch.float32"), [MISMATCH]),
     "no claim": (
         lambda folder: checkpoints.write_json(folder / "config.json", {"model_type": "llama"}),
@@ -257,6 +278,10 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "other dtype keys": configure(mamba_ssm_cache_dtype="bfloat16", vocabulary_map={"dtype": 1}),
     "another variant": copy(FIRST, "model.fp16.safetensors"),
     "an index of one file": merge,
+    "an empty buffer": hollow("inv_freq"),
+    "empty buffers of a model that is there": both(
+        hollow("0.inv_freq", "1.inv_freq"), put("big", torch.ones(400, 300))
+    ),
     "bytes": add("b", torch.uint8),
     "like a packed name": add("qweight.bias", torch.float32),
     "also like one": add("my_weight_scale", torch.float32),
@@ -265,6 +290,16 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "scale of a parent": coded("x.y.ids", "x.scale", torch.int32),
     "long integers": coded("x.num_batches_tracked", "x.scale", torch.int64),
     "no scale": coded("x.ids", "x.ids_bias", torch.int32),
+    "a mask in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.bias", torch.ones(40, 40, dtype=torch.uint8)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
+    "a small table in a module with a scale": both(
+        put("attn.scale", torch.randn(1)),
+        put("attn.relative_index", torch.ones(4, 4, dtype=torch.int32)),
+        put("attn.weight", torch.randn(8, 8)),
+    ),
     "integer scale": coded("x.ids", "x.scale", torch.int32, torch.int32),
     "not quantized": say(quantization="None", quant_method=""),
     "said otherwise": configure(quantization="none"),
@@ -288,7 +323,7 @@ def test_a_sound_checkpoint_has_no_findings(harmless: str, ckpt: Path) -> None:
     assert found(ckpt) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(checkpoints.state_dicts().filter(bool))
 def test_nothing_is_found_in_what_was_saved_properly(
     tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors
@@ -419,6 +454,26 @@ def test_what_is_there_is_converted_if_a_user_allows_it(fault: str, ckpt: Path) 
         assert all(torch.equal(stored[key], cast[key]) for key in cast)
 
 
+@pytest.mark.parametrize("error", ["quantized config", "tensor without place", "no shard"])
+def test_no_command_is_one_that_an_error_stops(error: str, ckpt: Path) -> None:
+    """While an error blocks them, a warning has no command, or one that works."""
+    (ckpt / INDEX).write_text((ckpt / INDEX).read_text().replace("2084", "1"))
+    for fault in ("no claim", "no header metadata", "unknown claim in an index"):
+        FAULTS[fault][0](ckpt)
+    FAULTS[error][0](ckpt)
+    _, *others = recast.findings(recast.inspect(ckpt))
+    assert others
+    for command in [each.command for each in others if each.command]:
+        type_in(command)
+
+
+def test_everything_that_has_no_value_is_named(ckpt: Path) -> None:
+    """Of a ZeRO-3 save, all empty tensors are listed, and not the weights alone."""
+    hollow("lm_head.weight", "experts.gate_up_proj", "pos")(ckpt)
+    [finding] = recast.findings(recast.inspect(ckpt))
+    assert set(finding.tensors) == {"lm_head.weight", "experts.gate_up_proj", "pos"}
+
+
 def test_trainer_state_of_broken_weights_is_to_be_kept(ckpt: Path) -> None:
     """Nobody is told to delete what may be the only copy: ZeRO-3's weights lie in it."""
     (ckpt / "optimizer.pt").touch()
@@ -489,7 +544,7 @@ def type_in(command: str, **environment: str) -> None:
 # No command can put these right: what is missing is elsewhere, or nobody knows which is meant.
 WITHOUT_COMMAND = {"quantized", "missing-shard", "missing-tensors"}
 NOBODY_KNOWS = ("no index", "tensor without place", "wrong place", "two formats", "ZeRO-3")
-NOBODY_KNOWS += ("two formats of a variant",)
+NOBODY_KNOWS += ("two formats of a variant", "ZeRO-3 of other names")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -49,7 +49,7 @@ def encoded(kinds: Kinds, metadata: Mapping[str, str] | None) -> bytes:
     return encode(((name, *kinds[name], sizes[name]) for name in names), metadata)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(KINDS, METADATA)
 def test_a_header_is_the_one_that_safetensors_writes(
     kinds: Kinds, metadata: dict[str, str] | None
@@ -107,7 +107,7 @@ def test_no_tensors_and_no_metadata() -> None:
     assert encode([], None) == save({}) == b"\x08\0\0\0\0\0\0\0{}      "
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(KINDS.filter(bool), METADATA)
 def test_values_are_those_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, kinds: Kinds, metadata: dict[str, str] | None

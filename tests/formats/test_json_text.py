@@ -114,7 +114,7 @@ def at(tree: Any, path: Path) -> Any:
     return tree
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(written(), VALUES, st.data())
 def test_a_replacement_touches_one_value_only(
     document: Writer, value: object, data: st.DataObject
@@ -128,7 +128,7 @@ def test_a_replacement_touches_one_value_only(
         assert at(spelled(edited), path) == spelled(json.dumps(value))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(written(), KEYS, VALUES, st.data())
 def test_an_insertion_adds_one_member_only(
     document: Writer, key: str, value: object, data: st.DataObject
@@ -145,7 +145,6 @@ def test_an_insertion_adds_one_member_only(
     assert spelled(edited) == expected
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(KEYS, st.sampled_from([1, "b", [], [1, 2], {"c": [{}]}, None]), min_size=1),
     st.sampled_from([1, 2, 4, "\t"]),
@@ -225,7 +224,6 @@ def test_what_is_no_object_is_an_error_that_names_the_file(content: bytes) -> No
     assert len(str(error.value)) < 400
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=20))
 def test_any_bytes_are_an_object_or_an_error(content: bytes) -> None:
     """Nothing else than a dict is returned, and nothing else than a CheckpointError is raised."""

@@ -95,7 +95,7 @@ def test_shards_are_numbered(name: str, numbered: bool) -> None:  # noqa: FBT001
     assert is_shard(name) is numbered
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("./\\:acC\0 "), max_size=9))
 def test_what_is_inside_is_inside_on_every_system(name: str) -> None:
     """A name taken for safe leads to something in the folder, under POSIX and under Windows."""
@@ -108,7 +108,6 @@ def test_what_is_inside_is_inside_on_every_system(name: str) -> None:
     assert ".." not in windows.split("\\")
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("abc.-_ é", min_size=1).filter(lambda s: s.strip(".")), min_size=1))
 def test_ordinary_names_are_inside(parts: list[str]) -> None:
     """Names of files, and of files in folders, are not refused."""

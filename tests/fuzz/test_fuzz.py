@@ -16,7 +16,8 @@ from tests.fuzz.mutations import ShardFile
 
 _PROJECT = Path(__file__).parents[2]
 _FEW = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 
 _texts = st.sampled_from(["", "a", "b", "é", "\ud800", "..", "float32", "bfloat16"]) | st.text(

@@ -25,6 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grid")
     for number, case in enumerate(grid.cases()):
         grid.save(folder / str(number), *case)
+    for name, damage in {**grid.CURABLE, **grid.INCURABLE}.items():
+        damage(grid.save(folder / name, {"dtype": grid.BF16}, grid.BF16, ""))
+    for number, claims in enumerate(grid.SAID_OF_A_PART):
+        grid.save_parts(folder / f"part {number}", claims)
     return folder
 
 
@@ -53,18 +57,63 @@ def test_the_rules_are_those_of_transformers(version: str, folder: Path) -> None
         }
         said = {option: dtype and dtype.torch_name for option, dtype in rules.items()}
         if said != by_option:
-            wrong.append(f"{list(grid.cases())[int(name)]}: {by_option}, not {said}")
+            wrong.append(f"{described(name)}: {by_option}, not {said}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_what_is_converted_is_loaded_as_it_will_be_stored(folder: Path, tmp_path: Path) -> None:
     """What is said of a conversion beforehand is said of its result afterwards."""
-    for number in range(0, len(list(grid.cases())), 5):
-        source = folder / str(number)
+    names = [*map(str, range(0, len(list(grid.cases())), 5)), *grid.CURABLE]
+    names += [f"part {number}" for number in range(len(grid.SAID_OF_A_PART))]
+    for name in names:
+        source = folder / name
         before = loadings(recast.inspect(source))
-        target = recast.convert(source, "bf16", out=tmp_path / str(number)).target
+        target = recast.convert(source, "bf16", out=tmp_path / name).target
         after = loadings(recast.inspect(target or source))
         assert [each.after for each in before] == [each.before for each in after]
+
+
+def described(name: str) -> str:
+    """Return what the case of this name is."""
+    if name.isdigit():
+        return str(list(grid.cases())[int(name)])
+    kind, _, number = name.rpartition(" ")
+    return str(grid.SAID_OF_A_PART[int(number)]) if kind == "part" else name
+
+
+@pytest.mark.parametrize("claims", grid.ODD, ids=str)
+def test_what_no_loader_understands_is_found_and_made_true(
+    claims: dict[str, object], tmp_path: Path
+) -> None:
+    """Whatever stands under a dtype key: once it is made true, transformers loads what is stored.
+
+    Both --fix-config and a conversion do so; and what is true is found to be.
+    """
+    folder = grid.save(tmp_path / "x", claims, grid.BF16, None)
+    assert [each.name for each in recast.findings(recast.inspect(folder))] == ["config-mismatch"]
+    converted = recast.convert(folder, "fp16").target
+    recast.fix_config(folder)
+    for place, dtype in ((folder, grid.BF16), (converted, grid.FP16)):
+        assert not recast.findings(recast.inspect(place))
+        assert grid.loaded(place, "default") == dtype
+
+
+def test_the_index_will_say_what_most_is_stored_in(ckpt: Path, tmp_path: Path) -> None:
+    """What loads once it is converted is what the index will say, also where that is not bf16."""
+    kept = {f"{number}.A_log": torch.ones(64) for number in range(9)}
+    (ckpt / grid.FIRST).unlink()
+    (ckpt / grid.SECOND).unlink()
+    shards = {"x.safetensors": {"a": torch.ones(4), "0.D": torch.ones(1), **kept}}
+    checkpoints.save_sharded(ckpt, shards, {"model_type": "x"})
+    index = json.loads((ckpt / grid.INDEX).read_text())
+    index["metadata"]["dtype"] = "bfloat16"
+    checkpoints.write_json(ckpt / grid.INDEX, index)
+    before = loadings(recast.inspect(ckpt))
+    target = recast.convert(ckpt, "bf16", out=tmp_path / "out").target
+    assert json.loads((target / grid.INDEX).read_text())["metadata"]["dtype"] == "float32"
+    assert [each.after for each in before] == [
+        each.before for each in loadings(recast.inspect(target))
+    ]
 
 
 def model(folder: Path, dtypes: dict[str, torch.dtype], **config: object) -> Path:
@@ -136,7 +185,7 @@ def test_one_that_cannot_be_converted(ckpt: Path) -> None:
     """Where a conversion is refused, only what loads now is said."""
     (ckpt / "model-00002-of-00002.safetensors").unlink()
     first = loadings(recast.inspect(ckpt))[0]
-    assert first == Loading("transformers 5", "default", Dtype.F32, None)
+    assert first == Loading("transformers 5", "default", None, None)
     assert "once" not in text.inspection(recast.inspect(ckpt))
 
 

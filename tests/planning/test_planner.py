@@ -31,7 +31,7 @@ def planned_dtypes(plan: recast.Plan) -> dict[str, Dtype]:
     return {each.name: each.dtype for shard in plan.shards for each in shard.tensors}
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(checkpoints.state_dicts(), st.sampled_from(TARGETS), st.text('é"{ ', max_size=3))
 def test_a_planned_shard_is_what_safetensors_would_write(
     tmp_path_factory: pytest.TempPathFactory,
@@ -63,7 +63,7 @@ def test_a_planned_shard_is_what_safetensors_would_write(
         assert reference == path.read_bytes()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(checkpoints.state_dicts().filter(lambda tensors: len(tensors) > 1), st.sampled_from(TARGETS))
 def test_the_index_will_say_what_the_tensors_take(
     tmp_path_factory: pytest.TempPathFactory, tensors: checkpoints.Tensors, target: Dtype

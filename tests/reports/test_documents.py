@@ -71,10 +71,16 @@ def converted_and_verified(root: Path) -> Iterator[Json]:
     checkpoints.save_shard(shard, {"lm_head.scale": torch.tensor(7, dtype=torch.bfloat16)})
     (done.target / "tokenizer.json").unlink()
     yield documents.verification(recast.verify(done.target, against=source))
+    checkpoints.save_shard(root / "faint.safetensors", {"a": torch.full((3,), 1e-9)})
+    faint = recast.convert(root / "faint.safetensors", "fp16").target
+    assert faint is not None
+    yield documents.verification(recast.verify(faint, against=root / "faint.safetensors"))
 
 
 def one_file(root: Path) -> Iterator[Json]:
-    """Convert a bare file with a value that overflows and one that only rounds."""
+    """Convert a bare file with a value that overflows and one that only rounds, one of zeros."""
+    checkpoints.save_shard(root / "tiny.safetensors", {"a": torch.tensor([1e-9, 0.0])})
+    yield documents.conversion(recast.convert(root / "tiny.safetensors", "fp16"))
     tensors = {"big": torch.tensor([3.4e38, 1.0]), "small": torch.tensor([0.1])}
     checkpoints.save_shard(root / "x.safetensors", tensors)
     yield documents.inspection(recast.inspect(root / "x.safetensors"))
@@ -152,6 +158,7 @@ def every_dtype(root: Path) -> Iterator[Json]:
     content = len(text).to_bytes(8, "little") + text + bytes(end)
     (root / "all.safetensors").write_bytes(content)
     yield documents.inspection(recast.inspect(root / "all.safetensors"))
+    yield documents.scan(recast.scan(root / "all.safetensors"))
 
 
 def empty(root: Path) -> Iterator[Json]:
@@ -256,6 +263,7 @@ def fleets(root: Path) -> Iterator[Json]:
     for name in ("zero/global_step1", "fsdp/pytorch_model_fsdp_0", "pickled"):
         (root / "runs" / name).mkdir(parents=True)
     (root / "runs" / "pickled" / "pytorch_model.bin").touch()
+    (root / "runs" / "base").symlink_to(checkpoints.two_shards(root / "base"))
     for path in root.rglob("*"):
         os.utime(path, (10**9, 10**9))
     (busy / "x.tmp").touch()
@@ -544,6 +552,7 @@ def both_ways(values: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tens
 def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
     """Losses, largest errors and overflows are those that torch's own casts show."""
     tensors = checkpoints.random_tensors(noise=(50, 50), more=(333,))
+    tensors["more"][:3] *= 1e-9
     tensors |= {"exact": torch.tensor([1.0, -2.5]), "kept": torch.ones(2)}
     tensors |= {"huge": torch.tensor([1e5, -7e4, 65504.0]), "less": torch.tensor([1e6, 0.1])}
     checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
@@ -575,15 +584,21 @@ def test_evidence_is_what_torch_finds(tmp_path: Path) -> None:
     del expected["kept"]
     assert {each["tensor"]: each for each in document["tensors"]} == expected
     worst = max(expected.values(), key=lambda each: each["largest_error"])
+    most_underflowed = max(expected.values(), key=lambda each: each["underflowed_values"])
     assert document["evidence"] == {
         "tensors": 5,
         "lossless_tensors": 1,
         "changed_values": sum(int(each["changed_values"]) for each in expected.values()),
         "overflowed_values": 3,
         "underflowed_values": sum(int(each["underflowed_values"]) for each in expected.values()),
+        "vanished_tensors": 0,
         "nan_values": 0,
+        "infinite_values": 0,
+        "largest_magnitude": 1e6,
+        "mantissa_bits": max(int(each["mantissa_bits"]) for each in expected.values()),
         "worst": worst,
         "most_overflowed": expected["huge"],
+        "most_underflowed": most_underflowed,
     }
     [kept] = document["kept"]
     assert (kept["tensor"], kept["dtype"], kept["reason"]) == ("kept", "F32", "keep")

@@ -1,6 +1,9 @@
 """The page to look at: what it says, and that a browser shows it."""
 
 import builtins
+import errno
+import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from jsonschema import validate
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
@@ -16,6 +20,7 @@ import recast
 from recast.cli import command
 from tests.checkpoints import save_shard, two_shards
 
+SCHEMA = Path(__file__).parents[2] / "docs" / "recast.schema.json"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -113,6 +118,25 @@ def test_a_browser_shows_what_was_done(
     assert column(1) == sorted(column(1))
 
 
+def test_a_page_says_what_became_infinite(tmp_path: Path) -> None:
+    """Where nothing was rounded otherwise, no error is made up, nor is it called lossless."""
+    save_shard(tmp_path / "x.safetensors", {"a": torch.tensor([1e5, 1.0])})
+    done = recast.convert(tmp_path / "x.safetensors", "fp16", allow=["overflow"])
+    recast.report(done, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0 of 1 cast tensors were rounded. 1 finite values became infinite." in page
+
+
+def test_a_page_says_what_became_zero(tmp_path: Path) -> None:
+    """A tensor of which nothing is left is a finding, and in the first sentence."""
+    save_shard(tmp_path / "x.safetensors", {"a": torch.randn(9), "gone": torch.full((9,), 1e-9)})
+    recast.report(recast.convert(tmp_path / "x.safetensors", "fp16"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Of 1, every value that was not zero became zero." in page
+    assert "vanished-values" in page
+    assert "9 of them to zero in gone" in page
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_can_be_read_in_light_and_dark(
     browser: webdriver.Chrome, checkpoint: Path, tmp_path: Path, scheme: str
@@ -184,6 +208,7 @@ def test_layers_that_are_not_drawn_are_counted(tmp_path: Path) -> None:
     save_shard(tmp_path / "x.safetensors", tensors)
     recast.report(recast.inspect(tmp_path / "x.safetensors"), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "250 tensors in 1 weights file." in page
     assert "These are the first 200 layers; 50 more are not drawn." in page
 
 
@@ -217,10 +242,9 @@ def test_the_command_writes_a_page(tmp_path: Path) -> None:
 
 
 def test_without_jinja_the_way_out_is_said(tmp_path: Path, monkeypatch) -> None:
-    """Who did not install the extra is told which it is; a folder that is missing is named."""
-    found = recast.inspect(two_shards(tmp_path / "ckpt"))
-    with pytest.raises(recast.StorageError, match=r"none/page\.html: No such file"):
-        recast.report(found, tmp_path / "none" / "page.html")
+    """Who did not install the extra is told which it is, before anything is converted."""
+    source = two_shards(tmp_path / "ckpt")
+    found = recast.inspect(source)
     real = builtins.__import__
 
     def refuse(name: str, *rest: object) -> object:
@@ -231,3 +255,117 @@ def test_without_jinja_the_way_out_is_said(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(recast.RecastError, match=r"recast\[report\]"):
         recast.report(found, tmp_path / "page.html")
+    line = [str(source), "--to", "bf16", "--report", str(tmp_path / "page.html"), "--json"]
+    answer = CliRunner().invoke(command, line)
+    assert answer.exit_code == 1
+    validate(json.loads(answer.stdout), json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert [each["kind"] for each in json.loads(answer.stdout)["results"]] == ["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--scan",), ("--to", "bf16"), ("--to", "bf16", "-q")])
+def test_a_page_replaces_nothing_but_a_page(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """Weights, other files, folders and pipes stay as they are, and nothing else is done."""
+    source = two_shards(tmp_path / "ckpt")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for place in (*before, tmp_path / "pipe", source):
+        line = [str(source), *flags, "--report", str(place)]
+        answer = CliRunner().invoke(command, line)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert answer.stderr == (
+            f"recast: {place}: is there, and is no page of recast's; write the page elsewhere\n"
+        )
+        with pytest.raises(recast.TargetError):
+            recast.report(recast.inspect(source), place)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_where_no_page_can_be_written_nothing_is_done(tmp_path: Path) -> None:
+    """A folder that is not there, or too long a name, is told before anything is converted."""
+    source = two_shards(tmp_path / "ckpt")
+    for place, said in (
+        (tmp_path / "none" / "page.html", f"{tmp_path / 'none'} is no folder; make it, or"),
+        (source / "config.json" / "page.html", "config.json is no folder"),
+        (tmp_path / f"{'x' * 300}.html", "File name too long; choose a shorter name"),
+    ):
+        line = [str(source), "--to", "bf16", "--report", str(place)]
+        answer = CliRunner().invoke(command, line)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert said in answer.stderr
+        with pytest.raises(recast.RecastError, match=str(place)):
+            recast.report(recast.inspect(source), place)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_one_may_not_write_to(tmp_path: Path) -> None:
+    """It is told before anything is converted."""
+    source = two_shards(tmp_path / "ckpt")
+    (tmp_path / "shut").mkdir(mode=0o555)
+    line = [str(source), "--to", "bf16", "--report", str(tmp_path / "shut" / "page.html")]
+    answer = CliRunner().invoke(command, line)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert "shut cannot be written to" in answer.stderr
+    assert not (tmp_path / "ckpt-bf16").exists()
+
+
+def test_what_was_done_is_said_though_no_page_shows_it(tmp_path: Path) -> None:
+    """If the page fails in the end, the result is told first, and the failure after it."""
+    for number, form in enumerate(("text", "--json")):
+        source = two_shards(tmp_path / f"{number}" / "ckpt")
+        target = f"{source}-bf16"  # a folder by the time when the page is written
+        line = [str(source), "--to", "bf16", "--report", target]
+        answer = CliRunner().invoke(command, [*line, *({form} - {"text"})])
+        assert answer.exit_code == 1
+        assert f"recast: {target}: is there, and is no page of recast's" in answer.stderr
+        if form == "text":
+            assert answer.stdout.startswith(f"{target}: bfloat16, ")
+        else:
+            printed = json.loads(answer.stdout)
+            validate(printed, json.loads(SCHEMA.read_text(encoding="utf-8")))
+            assert [each["kind"] for each in printed["results"]] == ["conversion", "error"]
+            assert printed["results"][0]["evidence"]["tensors"] == 4
+        assert recast.verify(target, against=source).holds
+
+
+def test_a_page_of_what_was_there_already_claims_no_measurement(tmp_path: Path) -> None:
+    """It says so, and the command that checks it, which holds; nor does the document have zeros."""
+    source = two_shards(tmp_path / "ckpt")
+    page = tmp_path / "page.html"
+    line = [str(source), "--to", "bf16", "--report", str(page), "--json"]
+    shown, evidence = [], []
+    for _ in range(2):
+        answer = CliRunner().invoke(command, line)
+        assert answer.exit_code == 0, answer.output
+        evidence.append(json.loads(answer.stdout)["results"][0]["evidence"])
+        shown.append(page.read_text(encoding="utf-8"))
+    assert evidence[0]["changed_values"] > 0
+    assert evidence[1] is None
+    for measured in ("values changed</span>", "became infinite</span>", "NaN</span>"):
+        assert [measured in each for each in shown] == [True, False]
+    assert "was there already" in shown[1]
+    assert "Nothing had to be cast" not in shown[1]
+    check = f"recast {source}-bf16 --against {source}"
+    assert [check in each for each in shown] == [False, True]
+    assert CliRunner().invoke(command, check.split()[1:]).exit_code == 0
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    """If the disk fails, the page that was there is still there, and nothing beside it."""
+    found = recast.inspect(two_shards(tmp_path / "ckpt"))
+    recast.report(found, tmp_path / "page.html")
+    before = (tmp_path / "page.html").read_bytes()
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(recast.StorageError, match="No space left"):
+            recast.report(recast.scan(tmp_path / "ckpt"), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"ckpt", "page.html"}
+    recast.report(recast.scan(tmp_path / "ckpt"), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() != before

@@ -9,10 +9,13 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import recast
 from recast.execution.reader import inspect_base
+from recast.planning.publication import Destination, make_publication
 from recast.reports import text
+from recast.reports.publication import commit_message
 from recast.reports.verification import Difference, ShardVerdict, Verification
 from tests import checkpoints
 
@@ -140,9 +143,9 @@ ckpt
             optimizer.pt (trainer state, 12.35 kB)
 
   loaded by          as it is
-  transformers 5      float32
-  transformers 4.57   float32
-  transformers 4.44   float32
+  transformers 5        fails
+  transformers 4.57     fails
+  transformers 4.44     fails
   vLLM                float16
   SGLang              float16
 
@@ -305,10 +308,57 @@ def test_an_overflow(tmp_path: Path) -> None:
     tensors = {"a": torch.tensor([1e5, 1.0]), "b": torch.tensor([1e5, -1e5]), "c": torch.ones(1)}
     checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
     assert converted(tmp_path / "x.safetensors", "fp16", allow="overflow").splitlines()[1:] == [
-        "  rounded   2 of 3 tensors, largest error 0 in a",
+        "  overflow  3 values became infinite, most in b",
         "  warning   x.safetensors: finite values that became infinite in float16: 3, in 'a', 'b'",
         "            convert again, and keep these tensors as they are [non-finite-values]",
     ]
+
+
+def test_a_commit_says_what_was_lost(tmp_path: Path) -> None:
+    """An overflow or an underflow alone is neither lossless nor an error of size 0."""
+    tensors = {"a": torch.tensor([1e5, 1.0]), "b": torch.tensor([1e-9])}
+    new = make_publication(Destination("x", exists=False, private=True), {}, frozenset())
+    for name, expected in (
+        ("a", ["- overflow: 1 finite values became infinite"]),
+        ("b", ["- rounded: 1 of 1 tensors, largest error 1e-09 in `b`"]),
+    ):
+        checkpoints.save_shard(tmp_path / f"{name}.safetensors", {name: tensors[name]})
+        done = recast.convert(tmp_path / f"{name}.safetensors", "fp16", allow=["overflow"])
+        _, said = commit_message(done.plan.checkpoint, done, new)
+        assert said.splitlines()[:1] == expected
+    assert said.splitlines()[1:] == ["- underflow: 1 values became zero"]
+
+
+def test_a_tensor_whose_name_is_no_name_alone(tmp_path: Path) -> None:
+    """The components of a pipeline share names: the file is told as well, but only then."""
+    noise = checkpoints.random_tensors(a=(9,))["a"]
+    for folder, tensors in (("unet", {"a": noise * 8, "b": noise}), ("text_encoder", {"a": noise})):
+        checkpoints.save_shard(tmp_path / "pipe" / folder / "model.safetensors", tensors)
+    checkpoints.write_json(tmp_path / "pipe" / "model_index.json", {})
+    worst = (noise * 8 - (noise * 8).bfloat16()).abs().max().item()
+    rounded = (
+        f"  rounded   3 of 3 tensors, largest error {worst:.3g} in a of unet/model.safetensors"
+    )
+    assert converted(tmp_path / "pipe", "bf16").splitlines()[1:] == [rounded]
+    checkpoints.save_shard(tmp_path / "pipe" / "unet" / "model.safetensors", {"b": noise * 8})
+    said = converted(tmp_path / "pipe", "bf16", out=tmp_path / "out")
+    assert said.endswith(f"largest error {worst:.3g} in b")
+
+
+def test_values_that_became_zero(tmp_path: Path) -> None:
+    """They are counted, and a tensor that holds nothing else any more is a warning."""
+    tensors = {"a": torch.tensor([1e-9, 0.1]), "b": torch.full((4095,), 1e-9), "c": torch.zeros(9)}
+    checkpoints.save_shard(tmp_path / "x.safetensors", tensors)
+    error = (tensors["a"] - tensors["a"].half()).abs().max().item()
+    what = "every value that was not zero became zero in float16, in 'b'"
+    expected = [
+        f"  rounded   2 of 3 tensors, largest error {error:.3g} in a",
+        "  zeroed    4,096 values became zero, most in b",
+        f"  warning   x.safetensors: {what}",
+        "            convert again, and keep these tensors as they are [vanished-values]",
+    ]
+    assert converted(tmp_path / "x.safetensors", "fp16").splitlines()[1:] == expected
+    assert converted(tmp_path / "x.safetensors", "fp16", in_place=True).splitlines()[1:] == expected
 
 
 def test_a_verification() -> None:
@@ -331,6 +381,27 @@ out: NOT what src becomes, 2 differences; compared 1 tensor in 1 shard
   c.json: is missing
   do not use out; convert src again, into a new folder"""
     )
+
+
+def test_a_verification_names_what_the_cast_has_made_zero(tmp_path: Path) -> None:
+    """Though all is as the cast makes it, a tensor of which nothing is left is named."""
+    checkpoints.save_shard(tmp_path / "a.safetensors", {"x": torch.full((3,), 1e-9)})
+    target = recast.convert(tmp_path / "a.safetensors", "fp16").target
+    verdict = recast.verify(target, against=tmp_path / "a.safetensors")
+    cast, note = text.verification(verdict).splitlines()[1:]
+    assert cast == "  cast      1 to float16, of 1 tensor"
+    why = "all of its 3 values are zero since the cast: the source's are too small"
+    assert note == f"  note      {target.name}: tensor 'x': {why}"
+
+
+def test_a_verification_of_a_shard_whose_tensors_hold(ckpt: Path) -> None:
+    """If it is but the header metadata, no count of tensors is given, which would be zero."""
+    target = recast.convert(ckpt, "bf16").target
+    assert target is not None
+    shard = target / "model-00002-of-00002.safetensors"
+    checkpoints.save_shard(shard, load_file(shard), {"format": "pt", "step": "8"})
+    said = text.verification(recast.verify(target, against=ckpt))
+    assert "    model-00002-of-00002.safetensors, its header metadata alone\n" in said
 
 
 def test_long_lists_are_shortened(tmp_path: Path) -> None:

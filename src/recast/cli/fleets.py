@@ -68,12 +68,13 @@ def _surveyed(request: Request) -> tuple[list[Survey], tuple[str, Document]]:
     guess = _estimate(request, surveys, known) if request.dry_run else None
     document = fleet_documents.fleet(request.root, surveys, request.target, guess)
     document["unread"] = fleet_documents.unread(found.unread)
+    document["outside"] = fleet_documents.outside(found.outside)
     told = [] if request.lines else surveys
     document["checkpoints"] = [fleet_documents.survey(each) for each in told]
     said = fleet_text.survey(request.root, surveys, request.target, guess, _width())
     if request.takes_bases and surveys:
         said += f"\n{fleet_text.bases(request.root, surveys)}"
-    said += fleet_text.unread(request.root, found.unread)
+    said += fleet_text.besides(request.root, found.unread, found.outside)
     return surveys, (said, document)
 
 
@@ -121,12 +122,13 @@ def repair(request: Request) -> Answer:
         request.root, outcomes, request.target, seconds, in_place=in_place
     )
     document["unread"] = fleet_documents.unread(found.unread)
+    document["outside"] = fleet_documents.outside(found.outside)
     told = [] if request.lines else outcomes
     document["checkpoints"] = [fleet_documents.outcome(each) for each in told]
     said = fleet_text.repair(request.root, outcomes, seconds, in_place=in_place)
     if request.takes_bases and outcomes:
         said += f"\n{fleet_text.bases(request.root, outcomes)}"
-    said += fleet_text.unread(request.root, found.unread)
+    said += fleet_text.besides(request.root, found.unread, found.outside)
     return said, document, not any(each.fate is Fate.FAILED for each in outcomes)
 
 
@@ -168,17 +170,20 @@ def delete(request: Request) -> Answer:
     document = fleet_documents.deletion(request.root, states, dry_run=request.dry_run)
     told = [] if request.lines else [each for each in states if each.files or each.error]
     document["checkpoints"] = [fleet_documents.trainer_state(each) for each in told]
+    document["outside"] = fleet_documents.outside(found.outside)
     said = fleet_text.trainer_state(states, request.root, dry_run=request.dry_run, width=_width())
+    said += fleet_text.besides(request.root, (), found.outside)
     return said, document, not any(each.error is not None for each in states)
 
 
 class _Found:
-    """The checkpoints that a request is about, and the folders of which nothing is known."""
+    """The checkpoints that a request is about, and the folders that are named besides."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self.unreadable: list[StorageError] = []
         self.unread = list[Unread]()
+        self.outside: list[Path] = []
 
     def paths(self) -> Iterator[Path]:
         """Yield the checkpoints. Raises CheckpointError if patterns leave nothing of what is there.
@@ -190,6 +195,7 @@ class _Found:
             yield root
             return
         include, exclude = self._request.include, self._request.exclude
+        home = root.resolve()
         empty = True
         for path in discover(
             root,
@@ -199,7 +205,11 @@ class _Found:
             unread=self.unread.append,
         ):
             empty = False
-            yield path
+            # No link on the way may lead out.
+            if self._request.writes_beside and not path.resolve().is_relative_to(home):
+                self.outside.append(path)
+            else:
+                yield path
         if empty and (include or exclude) and not (self.unread or self.unreadable):
             raise CheckpointError(
                 str(root),

@@ -64,6 +64,7 @@ def _fleet(path: str, arguments: Arguments) -> Answer:
         to=arguments.to,
         out=arguments.out,
         in_place=arguments.in_place,
+        deletes=arguments.delete_trainer_state,
         dry_run=arguments.dry_run,
         include=arguments.include,
         exclude=arguments.exclude,
@@ -120,7 +121,7 @@ def _planned(path: str, arguments: Arguments) -> recast.Plan:
     base = None if arguments.like is None else _checkpoint(arguments.like)
     with _naming_files_of(path):
         if arguments.fix_config:
-            return plan_documents(checkpoint)
+            return plan_documents(checkpoint, arguments.allow)
         return recast.plan(
             checkpoint,
             arguments.to,
@@ -208,11 +209,12 @@ def _push(path: str, plan: recast.Plan, arguments: Arguments) -> Answer:
 
 def _verify(path: str, arguments: Arguments) -> Answer:
     """Compare with the source, and say what differs."""
-    source = _checkpoint(arguments.against)  # type: ignore[arg-type]  # _mode has checked it
+    source = _checkpoint(arguments.against)  # type: ignore[arg-type]  # mode has checked it
     checkpoint = _checkpoint(path)
+    base = None if arguments.like is None else _checkpoint(arguments.like)
     with _progress(path, source.size, arguments) as progress:
         verdict = recast.verify(
-            checkpoint, against=source, workers=arguments.workers, progress=progress
+            checkpoint, against=source, like=base, workers=arguments.workers, progress=progress
         )
     return Answer(
         verdict,
@@ -228,7 +230,8 @@ def _scan(path: str, arguments: Arguments) -> Answer:
     size = sum(weights.data_size for weights in checkpoint.weights)
     with _progress(path, size, arguments) as progress:
         found = recast.scan(checkpoint, workers=arguments.workers, progress=progress)
-    return Answer(found, partial(text.scan, found), partial(documents.scan, found))
+    broken = any(each.severity is recast.Severity.ERROR for each in found.findings)
+    return Answer(found, partial(text.scan, found), partial(documents.scan, found), not broken)
 
 
 @contextmanager

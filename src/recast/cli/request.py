@@ -19,6 +19,7 @@ class Request:
         to: the dtype to convert to, if any.
         out: the folder that the results go to, if any.
         in_place: whether to replace the sources.
+        deletes: whether to delete trainer state.
         dry_run: whether to show only what would be done.
         include: patterns of the checkpoints to take.
         exclude: patterns of what to leave out.
@@ -37,6 +38,7 @@ class Request:
     to: str | None
     out: Path | None
     in_place: bool
+    deletes: bool
     dry_run: bool
     include: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -53,6 +55,11 @@ class Request:
     def target(self) -> Dtype:
         """The dtype to convert to, or to speak of."""
         return dtypes.target(self.to or "bf16")
+
+    @property
+    def writes_beside(self) -> bool:
+        """Whether something is to be written, or deleted, where the sources lie."""
+        return self.deletes or (self.to is not None and self.out is None)
 
     @property
     def takes_bases(self) -> bool:

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import click
 
 import recast
-from recast.cli.modes import mode
+from recast.cli.modes import Answer, Mode, mode
 from recast.cli.options import HELP, Arguments, options
 from recast.cli.usage import check_usage
 from recast.reports import documents, text
@@ -41,29 +42,43 @@ def command(paths: tuple[str, ...], **options: object) -> None:
     failed = said = False
     results: list[documents.Document] = []
     for path in paths:
-        try:
-            answer = work(path, arguments)
-            if arguments.report is not None:
-                recast.report(answer.result, arguments.report)
-        except recast.RecastError as error:
-            failed = said = True
-            click.echo(f"recast: {text.printable(str(error))}", err=True)
-            results.append(documents.error(path, error))
+        for answer in _answers(work, path, arguments):
+            if isinstance(answer, recast.RecastError):
+                failed = True
+                click.echo(f"recast: {text.printable(str(answer))}", err=True)
+                results.append(documents.error(path, answer))
+            else:
+                failed |= not answer.well
+                if arguments.as_json or arguments.jsonl:
+                    results.append(answer.document())
+                elif not arguments.quiet:
+                    click.echo(f"\n{answer.text()}" if said else answer.text())
+            said = True
             if arguments.jsonl:
-                click.echo(json.dumps(results[-1]))
-            continue
-        failed |= not answer.well
-        if arguments.jsonl:
-            click.echo(json.dumps(answer.document(), allow_nan=False))
-        elif not (arguments.as_json or arguments.quiet):
-            click.echo(f"\n{answer.text()}" if said else answer.text())
-        said = True
-        if arguments.as_json:
-            results.append(answer.document())
+                click.echo(json.dumps(results[-1], allow_nan=False))
     if arguments.as_json:
         document = {"recast": recast.__version__, "results": results}
         click.echo(json.dumps(document, indent=2, allow_nan=False))  # NaN is no JSON
     sys.exit(1 if failed else 0)
+
+
+def _answers(work: Mode, path: str, arguments: Arguments) -> Iterator[Answer | recast.RecastError]:
+    """Yield what there is to say of *path*; and, once it is said, why no page can show it."""
+    try:
+        if arguments.report is not None:
+            from recast.execution.reporter import check_place  # noqa: PLC0415 - few want a page
+
+            check_place(arguments.report)
+        answer = work(path, arguments)
+    except recast.RecastError as error:
+        yield error
+        return
+    yield answer
+    if arguments.report is not None:
+        try:
+            recast.report(answer.result, arguments.report)
+        except recast.RecastError as error:
+            yield error
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:

@@ -38,7 +38,7 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
         arguments.in_place and arguments.out,
         "--in-place replaces PATH, -o writes elsewhere: give one of them",
     )
-    yield against and made, f"--against verifies what {made} has made: give one of them"
+    yield against and arguments.to, "--against verifies what --to has made: give one of them"
     yield (
         arguments.fix_config
         and (made or against or arguments.scan or arguments.out or arguments.is_about_fleets),
@@ -76,6 +76,9 @@ def _contradictions(paths: tuple[str, ...], arguments: Arguments) -> Iterator[tu
 
 def _check_allowed(names: tuple[str, ...]) -> None:
     """Raise UsageError for a name that could not have stopped a conversion."""
+    if "quantized" in names:
+        problem = "'quantized' stops a conversion, and cannot be allowed: codes cannot be cast"
+        raise click.BadParameter(problem, param_hint="--allow")
     known = (OVERFLOW, *(name for name in BLOCKING if name != "quantized"))
     if unknown := [name for name in names if name not in known]:
         problem = f"{unknown[0]!r} stops no conversion; what does: {', '.join(known)}"
@@ -92,7 +95,7 @@ def _given(arguments: Arguments) -> str | None:
         "--cast": arguments.cast,
         "--no-keep-rules": not arguments.keep_rules,
         "--lossless": arguments.lossless,
-        "--allow": arguments.allow,
+        "--allow": arguments.allow and not arguments.fix_config,
         "--push": arguments.push is not None,
     }
     return next((option for option, value in needed.items() if value), None)
@@ -100,7 +103,8 @@ def _given(arguments: Arguments) -> str | None:
 
 def _needs_no_dtype(option: str, arguments: Arguments) -> bool:
     """Whether *option* means something without --to after all."""
-    return arguments.like is not None or (option == "-n" and arguments.delete_trainer_state)
+    has_base = arguments.like is not None and arguments.against is None
+    return has_base or (option == "-n" and arguments.delete_trainer_state)
 
 
 def _check_fleets(arguments: Arguments) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from recast.errors import RecastError, StorageError
+from recast.errors import RecastError
 from recast.execution.crew import Crew
 from recast.execution.publish import (
     copy_file,
@@ -15,10 +15,10 @@ from recast.execution.publish import (
 )
 from recast.execution.shard import Effort
 from recast.execution.shard_job import ShardJob
-from recast.execution.storage import Source, naming
+from recast.execution.storage import Source, changed, naming
 from recast.execution.target import check_space
 from recast.execution.workplace import Workplace, workplace
-from recast.planning.plan import Plan, ShardPlan
+from recast.planning.plan import Plan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import refuse_loss
 
@@ -74,8 +74,9 @@ def _fill(plan: Plan, target: Path, work: Workplace, crew: Crew, *, discarded: b
     done: dict[int, ShardConversion] = {}
     for number, shard in enumerate(plan.shards):
         if shard.changes:
-            before = _recalled(work, number, shard, places[number])
-            if before is not None:
+            complete = is_copied(places[number], shard.size, shard.modified)
+            before = work.recall(number, shard, evidence=crew.effort.evidence)
+            if complete and before is not None:
                 done[number] = before
                 crew.effort.advance(shard.size_before)
     resumed = len(done)
@@ -103,24 +104,17 @@ def _fill(plan: Plan, target: Path, work: Workplace, crew: Crew, *, discarded: b
     return Written(tuple(done[number] for number in sorted(done)), resumed, discarded)
 
 
-def _recalled(work: Workplace, number: int, shard: ShardPlan, path: Path) -> ShardConversion | None:
-    """Return what a run that was killed has done of *shard*; None if it is not complete."""
-    if is_copied(path, shard.size, shard.modified):
-        return work.recall(number, shard.name, shard.size)
-    return None
-
-
 def write_documents(plan: Plan, folder: Path, scratch: Path, effort: Effort) -> None:
     """Write the configs that change, then the indexes."""
     for document in plan.documents:
         place = plan.source_of(document.name)
         with naming(place):
-            mode = place.stat().st_mode & 0o7777
+            before = place.stat()
             if place.read_bytes() != _text_before(plan, document.name).encode():
-                raise StorageError(
-                    str(place), "was changed while recast ran", "run the same command again"
-                )
-        write_file(folder / document.name, document.text.encode(), mode, scratch)
+                raise changed(place)
+        path, mode = folder / document.name, before.st_mode & 0o7777
+        owner = before if path == place else None  # what is new belongs to whoever makes it
+        write_file(path, document.text.encode(), mode, scratch, owner)
         effort.advance(document.size_before)
 
 

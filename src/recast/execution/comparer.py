@@ -40,6 +40,7 @@ class Mismatch:
         toward_zero: how many of them are what cutting the mantissa off would give.
         expected: a digest of the tensor as it should be; empty for a part of one.
         stored: a digest of it as it is.
+        faded: whether it is the cast that makes zero of values that were not.
     """
 
     count: int
@@ -50,10 +51,17 @@ class Mismatch:
     toward_zero: int
     expected: bytes = b""
     stored: bytes = b""
+    faded: bool = False
+
+
+_LIVE = Mismatch(0, 0, 0, 0, 1, 0)  # of a piece that is right, and not all zero
+_FADED = Mismatch(0, 0, 0, 0, 0, 0, faded=True)  # of one that is right, and zero by the cast
 
 
 def told(mismatch: Mismatch, total: int) -> str:
     """Return what happened to a tensor of *total* values, as far as they show it."""
+    if mismatch.faded:
+        return f"all of its {total:,} values are zero since the cast: the source's are too small"
     if mismatch.zeroed == mismatch.count == mismatch.live:
         return f"all of its {total:,} values are zero, and the source's are not"
     said = (
@@ -78,12 +86,16 @@ class Comparer:
         self.progress = progress
 
     def __call__(self, pairs: Iterable[Pair]) -> Mapping[str, Mismatch]:
-        """Return the tensors among *pairs* that are not the cast of the source's."""
+        """Return the tensors among *pairs* that are not the cast of the source's.
+
+        Those of which the cast itself has left nothing but zeros are there with a count of 0.
+        """
         found: dict[str, Mismatch] = {}
         room = _Room()
         for pair in pairs:
             seen = list(self._compare(pair, room))
             if wrong := [each for each in seen if each.count]:
+                should, stored = self._digests(pair, room)
                 found[pair.name] = Mismatch(
                     count=sum(each.count for each in wrong),
                     first=wrong[0].first,
@@ -91,27 +103,34 @@ class Comparer:
                     zeroed=sum(each.zeroed for each in wrong),
                     live=sum(each.live for each in seen),
                     toward_zero=sum(each.toward_zero for each in wrong),
-                    **self._digests(pair, room),
+                    expected=should,
+                    stored=stored,
                 )
+            elif seen and all(each.faded for each in seen):
+                found[pair.name] = _FADED
             if self.progress is not None:
                 self.progress(pair.before.nbytes)
         return found
 
     def _compare(self, pair: Pair, room: "_Room") -> Iterator[Mismatch]:
-        """Compare one tensor piece by piece."""
+        """Compare one tensor piece by piece. Nothing is said of a piece that is right and zero."""
+        live = False
         for begin, original, expected, stored in self._pieces(pair, room):
             if not _equal(expected, stored):
                 yield _mismatch(original, expected, stored, pair, begin)
-            elif expected.any():  # or the tensor is not all zero, however zero the rest is
-                yield Mismatch(0, 0, 0, 0, 1, 0)
+            elif not live and _is_live(expected, pair.after.dtype):
+                live = True  # the tensor is not all zero, however zero the rest is
+                yield _LIVE
+            elif not live and _is_live(original, pair.before.dtype):
+                yield _FADED
 
-    def _digests(self, pair: Pair, room: "_Room") -> dict[str, bytes]:
-        """Return by what a tensor can be known that lies under another's name."""
+    def _digests(self, pair: Pair, room: "_Room") -> tuple[bytes, bytes]:
+        """Return by what a tensor can be known, as it should be and as it is."""
         should, found = blake2b(), blake2b()
         for _, _, expected, stored in self._pieces(pair, room):
             should.update(expected.data)
             found.update(stored.data)
-        return {"expected": should.digest(), "stored": found.digest()}
+        return should.digest(), found.digest()
 
     def _pieces(self, pair: Pair, room: "_Room") -> Iterator[tuple[int, Array, Array, Array]]:
         """Yield where each piece begins, its bytes in the source, as they should be and are.
@@ -151,6 +170,14 @@ def _read(source: Source, shard: Shard, tensor: TensorInfo, elements: range, roo
     return content
 
 
+def _is_live(content: Array, dtype: Dtype) -> bool:
+    """Whether anything in these bytes is not zero; -0.0 is."""
+    if dtype not in NUMPY_DTYPES:
+        return bool(content.any())
+    with np.errstate(invalid="ignore"):  # a signalling NaN would make ml_dtypes warn
+        return bool((content.view(NUMPY_DTYPES[dtype]) != 0).any())
+
+
 def _equal(one: Array, other: Array) -> bool:
     """Whether the same bytes are in both: words of them, as far as they are whole, go faster."""
     if len(one) == len(other) and len(one) % _WIDEST == 0:
@@ -162,7 +189,7 @@ def _mismatch(original: Array, expected: Array, stored: Array, pair: Pair, begin
     """Return how a piece that begins at element *begin* differs from what it should be."""
     wrong = _differing(expected, stored, pair)
     if not len(wrong):
-        return Mismatch(0, 0, 0, 0, 1, 0)
+        return _LIVE
     width = max(1, pair.after.dtype.bits // 8)
     should, found = expected.reshape(-1, width), stored.reshape(-1, width)
     cut = 0

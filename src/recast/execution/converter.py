@@ -173,7 +173,7 @@ def carry_out(plan: Plan, out: Path | None, crew: Crew, *, in_place: bool) -> Co
     target = out or plan.default_target
     if not plan.changes:
         if in_place:
-            tidy(workplace_in(plan), plan.checkpoint.local_path)
+            tidy(workplace_in(plan), plan.checkpoint.local_path, plan)
         return Conversion(plan, None, (), 0.0)
     if not in_place and is_finished(plan, target):
         tidy(workplace_beside(target), target)
@@ -207,22 +207,24 @@ def _refuse_remote(checkpoint: Checkpoint) -> None:
         )
 
 
-def fix_config(source: AnyPath | Checkpoint) -> Conversion:
+def fix_config(source: AnyPath | Checkpoint, *, allow: Iterable[str] = ()) -> Conversion:
     """Make the configs and indexes of *source* tell the truth about what is stored in it.
 
     They are replaced one by one, each when its successor is complete and on the disk: the dtype
     keys say in what most of the tensors are stored, ``total_size`` how many bytes they take. No
-    weights file is touched.
+    weights file is touched. Of a quantized model, whose dtype keys say what it computes in, only
+    ``total_size`` is made true.
 
     Args:
         source: a checkpoint's folder, or what `inspect` returned for it.
+        allow: the names of findings that shall not stop it.
 
     Raises:
-        RecastError: if the checkpoint is quantized or incomplete, a config is a link, another
+        RecastError: if the checkpoint is incomplete, a config is a link, another
             process is writing here, or the disk fails.
 
     Example:
         >>> [each.name for each in recast.fix_config("./ckpt").plan.documents]  # doctest: +SKIP
         ['config.json', 'model.safetensors.index.json']
     """
-    return convert(plan_documents(_read(source)), in_place=True)
+    return convert(plan_documents(_read(source), _listed(allow)), in_place=True)

@@ -24,10 +24,6 @@ class Crew(Protocol):
     def effort(self) -> Effort:
         """How much to look at, and whom to tell of what is done here besides."""
 
-    @property
-    def hands(self) -> int:
-        """How many jobs of one checkpoint may be under way at once."""
-
     def carry_out(self, jobs: Iterable[ShardJob], at_once: int | None = None) -> Iterator[Done]:
         """Yield each job when it is done, with its evidence; no more than *at_once* at a time.
 
@@ -37,8 +33,6 @@ class Crew(Protocol):
 
 class Threads:
     """This process: one shard after another, each by several threads."""
-
-    hands = 1
 
     def __init__(self, effort: Effort, threads: Callable[[], int] | None = None) -> None:
         """Use as many threads as *effort* says, or as *threads* says before each shard."""
@@ -60,7 +54,7 @@ class Workers:
     def __init__(self, executor: Executor, effort: Effort, places: Semaphore, hands: int) -> None:
         """Give jobs to *executor*, one for each of *places* that is free."""
         self.effort = effort
-        self.hands = hands
+        self._hands = hands
         self._executor = executor
         self._places = places
 
@@ -70,7 +64,7 @@ class Workers:
         Raises RecastError if one fails; those that have not begun are then called off.
         """
         waiting = map(_Sent, jobs)
-        hands = min(self.hands, at_once or self.hands)
+        hands = min(self._hands, at_once or self._hands)
         under_way: dict[Future[ShardConversion], _Sent] = {}
         try:
             sent = next(waiting, None)

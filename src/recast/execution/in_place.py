@@ -7,14 +7,14 @@ bits: the index says which shard holds a tensor, and not in which dtype.
 from itertools import accumulate
 from pathlib import Path
 
-from recast.errors import AGAIN, RecastError, RefusedError, StorageError
+from recast.errors import AGAIN, RecastError, RefusedError
 from recast.execution.anew import Written, workplace_beside, write_documents
 from recast.execution.crew import Crew
-from recast.execution.publish import is_copied, take_over
+from recast.execution.publish import take_place
 from recast.execution.shard_job import ShardJob
 from recast.execution.storage import naming
 from recast.execution.target import check_space, free_space
-from recast.execution.workplace import Workplace, workplace
+from recast.execution.workplace import Workplace, refuse_mixture, workplace
 from recast.planning.plan import Plan
 from recast.planning.policy import OVERFLOW
 from recast.reports.conversion import ShardConversion
@@ -33,7 +33,7 @@ def write_in_place(plan: Plan, crew: Crew) -> Written:
     path = plan.checkpoint.local_path
     with workplace(workplace_in(plan), path) as work:
         try:
-            _refuse_mixture(plan, work)
+            refuse_mixture(plan, work)
             # One shard at a time lies here twice.
             check_space(
                 max((shard.size for shard in plan.shards if shard.changes), default=0), path
@@ -66,7 +66,9 @@ def _replace(plan: Plan, work: Workplace, crew: Crew) -> tuple[ShardConversion, 
         )
         room = _at_once([shard.size for _, shard in changing], plan.checkpoint.local_path)
         for job, shard_done in crew.carry_out(jobs, room):
-            _publish(job)
+            shard = job.plan
+            before = shard.size_before, shard.modified
+            take_place(job.staged, job.source, shard.size, before)
             done[job.number] = shard_done
         write_documents(plan, plan.checkpoint.local_path, work.folder, crew.effort)
     except RecastError as error:
@@ -88,16 +90,6 @@ def _at_once(sizes: list[int], path: Path) -> int:
     return max(1, sum(taken <= room for taken in largest))
 
 
-def _publish(job: ShardJob) -> None:
-    """Put a finished shard in the place of its source."""
-    with naming(job.source):
-        if not is_copied(job.source, job.plan.size_before, job.plan.modified):
-            raise StorageError(
-                str(job.source), "was changed while recast ran", "run the same command again"
-            )
-    take_over(job.staged, job.source, job.plan.size, renew=True)
-
-
 def _refuse_links(plan: Plan) -> None:
     """Refuse to replace links: what they lead to may serve others, as in the Hub's cache."""
     changing = [shard.name for shard in plan.shards if shard.changes]
@@ -111,17 +103,6 @@ def _refuse_links(plan: Plan) -> None:
                 f"is a link to {leads_to}, which is never written to",
                 "convert into a new folder with -o",
             )
-
-
-def _refuse_mixture(plan: Plan, work: Workplace) -> None:
-    """Refuse to begin where another conversion was begun: some tensors are rounded already."""
-    if work.left and work.left.get("wish") != plan.policy.fingerprint:
-        raise RefusedError(
-            str(plan.checkpoint.local_path),
-            f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
-            "made with other options",
-            f"finish it with those, or delete {work.folder} to go on from what is there",
-        )
 
 
 def _scan(plan: Plan, work: Workplace, crew: Crew) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from recast.errors import StorageError, TargetError
-from recast.execution.storage import Output, naming, sync_folder
+from recast.execution.storage import Output, changed, naming, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})  # as on FAT
+# ns in which time is counted by ext4 and xfs, NTFS and SMB, some network disks, exFAT, ext3, FAT.
+_GRAINS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 _NAME_LENGTH = 48  # in characters of up to 4 bytes; file systems allow 255 bytes
 _DELAYS = (0.1, 0.4, 1.5, 5.0, 15.0, 40.0)  # seconds: a minute is the longest that NFS remembers
 
@@ -48,28 +50,59 @@ def _unfinished(path: Path) -> str:
     return f".{path.name[:_NAME_LENGTH]}.{uuid4().hex}.partial"
 
 
-def write_file(path: Path, content: bytes, mode: int, scratch: Path | None = None) -> None:
-    """Write *content* to *path*, durably, with these permission bits."""
+def write_file(
+    path: Path,
+    content: bytes,
+    mode: int,
+    scratch: Path | None = None,
+    owner: os.stat_result | None = None,
+) -> None:
+    """Write *content* to *path*, durably, with these permission bits, and the *owner* of a file."""
     with replacing(path, len(content), mode, scratch) as output:
         output.write(content, 0)
+        if owner is not None:
+            with naming(path):
+                give(output.path, owner)
         output.finish()
 
 
-def take_over(staged: Path, path: Path, size: int, *, renew: bool = False) -> None:
+def take_over(staged: Path, path: Path, size: int) -> None:
     """Give *staged*, a complete and durable file of *size* bytes, the name *path*, durably.
 
-    With *renew* it gets the time of now. Raises StorageError, also if whoever has written it
-    wrote it elsewhere.
+    Raises StorageError, also if whoever has written it wrote it elsewhere.
     """
     _await(staged, size)
     with naming(path):
-        if renew:
-            os.utime(staged)
-            with staged.open("rb") as file:
-                os.fsync(file.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(path)
     sync_folder(path.parent)
+
+
+def take_place(staged: Path, path: Path, size: int, before: tuple[int, int]) -> None:
+    """Do the same where *path* is a file already: *staged* gets its owner, and the time of now.
+
+    Raises StorageError, also if that file has no longer the size and time that it had *before*.
+    """
+    _await(staged, size)
+    with naming(path):
+        give(staged, path.stat())
+        os.utime(staged)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        if not is_copied(path, *before):  # last, so that hardly anything can happen in between
+            raise changed(path)
+        staged.replace(path)
+    sync_folder(path.parent)
+
+
+def give(path: Path, to: os.stat_result) -> None:
+    """Give the file *path* the owner and the group of *to*, as far as this user may."""
+    for owner in (to.st_uid, -1):  # for others' files, root may do all, members of a group a part
+        try:
+            os.chown(path, owner, to.st_gid)
+        except PermissionError:
+            continue
+        return
 
 
 def _await(path: Path, size: int) -> None:
@@ -114,9 +147,7 @@ def copy_file(source: Path, path: Path, scratch: Path) -> None:
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     if _look(source) != before:
-        raise StorageError(
-            str(source), "was changed while recast copied it", "run again once nothing writes to it"
-        )
+        raise changed(source)
 
 
 def _look(path: Path) -> tuple[int, int]:
@@ -130,14 +161,14 @@ def is_copied(path: Path, size: int, modified: int) -> bool:
     """Whether *path* is a regular file of this size in bytes and this time in ns.
 
     A file gets its final name and its source's time only when it is complete, so this is the
-    quick check of rsync.
+    quick check of rsync. The time is as exact as the file system under *path* keeps it.
     """
     try:
         status = path.lstat()
     except OSError:
         return False
-    is_regular = stat.S_ISREG(status.st_mode)
-    return is_regular and (status.st_size, status.st_mtime_ns) == (size, modified)
+    kept = (modified // grain * grain for grain in _GRAINS)
+    return stat.S_ISREG(status.st_mode) and status.st_size == size and status.st_mtime_ns in kept
 
 
 @contextmanager

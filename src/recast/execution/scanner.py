@@ -10,7 +10,13 @@ from recast.execution.shard import Progress, contents
 from recast.execution.storage import Source
 from recast.execution.values import examine, native
 from recast.execution.values.cast import NUMPY_DTYPES, Array
-from recast.execution.values.facts import add, mantissa_bits, nothing_seen
+from recast.execution.values.facts import (
+    BF16_LOSES,
+    FP16_LOSES,
+    add,
+    mantissa_bits,
+    nothing_seen,
+)
 from recast.execution.values.pieces import Piece, batches, window
 from recast.execution.workers import chosen_workers, share
 from recast.formats.checkpoint import Checkpoint, Shard
@@ -51,7 +57,7 @@ def scan(
         tensors = _floating(shard)
         nbytes += sum(each.nbytes for each in tensors)
         found += _scan_shard(shard, path, tensors, chosen_workers(workers), progress)
-    return Scan(checkpoint.local_path, tuple(found), nbytes, time.monotonic() - begun)
+    return Scan(checkpoint, tuple(found), nbytes, time.monotonic() - begun)
 
 
 def _floating(shard: Shard) -> list[TensorPlan]:
@@ -91,6 +97,7 @@ def _scan_shard(
     for other in others:
         add(whole, other)
     columns = [whole[name].tolist() for name in ("magnitude", "nan", "infinite")]
+    columns += [(whole["lost"] & loses == 0).tolist() for loses in (BF16_LOSES, FP16_LOSES)]
     bits = mantissa_bits(whole, (each.dtype for each in tensors))
     return [
         TensorScan(shard.name, each.name, each.dtype, each.source.parameters, used, *rest)

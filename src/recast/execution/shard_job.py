@@ -6,7 +6,7 @@ import socket
 import time
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
@@ -73,8 +73,12 @@ def own_version() -> str:
 
 
 def pack(job: ShardJob) -> bytes:
-    """Return *job* as it is sent: its plan is text that repeats itself, so it is compressed."""
-    return zlib.compress(pickle.dumps(job))
+    """Return *job* as it is sent: its plan is text that repeats itself, so it is compressed.
+
+    Its paths no longer depend on the folder in which this process happens to be.
+    """
+    there = replace(job, source=job.source.absolute(), scratch=job.scratch.absolute())
+    return zlib.compress(pickle.dumps(there))
 
 
 def carry_out(sender: str, content: bytes, *, evidence: bool) -> ShardConversion:

@@ -25,7 +25,7 @@ _REMEDIES = {
 }
 
 _REMEDY = "look at the disk, or the mount, that it lies on"
-_UNTOUCHED = "run again once nothing writes to it"
+_UNTOUCHED = "see that nothing writes to it while recast runs"
 
 
 @contextmanager
@@ -36,6 +36,11 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         problem = error.strerror or str(error)
         raise StorageError(str(path), problem, _REMEDIES.get(error.errno or 0, _REMEDY)) from error
+
+
+def changed(path: Path) -> StorageError:
+    """Return the error for a file that is not as it was when recast first looked at it."""
+    return StorageError(str(path), "was changed while recast ran", _UNTOUCHED)
 
 
 class Source:
@@ -84,7 +89,7 @@ class Source:
             named.st_size,
             named.st_mtime_ns,
         ):
-            raise StorageError(str(self.path), "was changed while recast read it", _UNTOUCHED)
+            raise changed(self.path)
 
     def read(self, window: memoryview, position: int) -> None:
         """Fill *window*, flat bytes, from *position* on. Raises StorageError."""

@@ -139,9 +139,11 @@ def lacks_room(error: RecastError) -> bool:
 
 
 def free_space(target: Path) -> int:
-    """Return the bytes that are free where *target* will lie."""
+    """Return the bytes that are free where *target* lies, or will lie."""
     with naming(target):
-        return shutil.disk_usage(_existing(target)).free
+        place = target.resolve()  # a link may lead to another disk
+        # A folder that is there may be one, too, as a mount point.
+        return shutil.disk_usage(place if place.is_dir() else _existing(place)).free
 
 
 def _existing(target: Path) -> Path:

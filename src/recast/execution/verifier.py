@@ -5,22 +5,23 @@ of the converter's does not hide itself.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from recast.dtypes import Dtype
 from recast.errors import CheckpointError
+from recast.execution.beside import compare_files, compare_texts
 from recast.execution.comparer import Comparer, Mismatch, Pair, told
 from recast.execution.reader import inspect
 from recast.execution.shard import Progress
-from recast.execution.storage import Source, naming
+from recast.execution.storage import Source
 from recast.execution.workers import chosen_workers, share
-from recast.formats.checkpoint import Checkpoint, Shard, main_dtype
+from recast.formats.checkpoint import Checkpoint, Shard
+from recast.planning.casts import count_casts, odd_casts
 from recast.reports.verification import Difference, ShardVerdict, Verification
 
-_PIECE = 1 << 18  # bytes of other files compared at a time
-
 AnyPath = str | os.PathLike[str]
+_UNLESS_LIKE = "unless a base model has it so: then name it with --like"
 _Seen = tuple[Difference, Mismatch | None]  # what differs, and how the values do
 
 
@@ -28,29 +29,32 @@ def verify(
     path: AnyPath | Checkpoint,
     *,
     against: AnyPath | Checkpoint,
+    like: AnyPath | Checkpoint | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Recast *against* and compare every tensor, name, shape, dtype and file of *path* with it.
 
-    A tensor that *path* stores in the dtype of the source must be the same bit for bit.
+    A tensor that *path* stores in the dtype of the source must be the same bit for bit. The others
+    must all have been cast to one dtype, as a conversion does it, or to fp32, or as in *like*.
 
     Args:
         path: the checkpoint to verify, or what `inspect` returned for it.
         against: the source that it was made from, likewise.
+        like: the base model whose dtypes it was given, likewise; needed if they are several.
         workers: the threads to use; by default the CPUs this process may use.
         progress: called now and then with the bytes of the source that were compared since.
 
     Raises:
-        RecastError: if either cannot be read as a checkpoint; a difference is no error.
+        RecastError: if one cannot be read as a checkpoint, or *like* is of another architecture;
+            a difference is no error.
 
     Example:
         >>> recast.verify("./ckpt-bf16", against="./ckpt").holds  # doctest: +SKIP
         True
     """
-    after, before = (
-        each if isinstance(each, Checkpoint) else inspect(each) for each in (path, against)
-    )
+    after, before = _read(path), _read(against)
+    base = None if like is None else _read(like)
     if after.is_file != before.is_file:
         raise CheckpointError(
             str(after.path),
@@ -59,34 +63,67 @@ def verify(
         )
     verdicts: list[ShardVerdict] = []
     differences: list[Difference] = []
+    notes: list[Difference] = []
     seen: list[_Seen] = []
-    for old, new in _paired(before, after, differences):
-        threads = chosen_workers(workers)
-        found = list(_compare_shards(before, old, after, new, workers=threads, progress=progress))
+    threads = chosen_workers(workers)
+    paired = tuple(_paired(before, after))
+    pairs = [(old, new) for old, new in paired if new is not None]
+    odd = odd_casts(before, pairs, base)
+    for old, new in paired:
+        if new is None:
+            missing = len(old.header.tensors)
+            verdicts.append(ShardVerdict(old.name, missing, missing, holds=False))
+            differences.append(Difference(old.name, "", "is missing"))
+            continue
+        compared = _compare_shards(
+            before, old, after, new, odd=odd, workers=threads, progress=progress
+        )
+        found: list[_Seen] = []
+        for each, how in compared:
+            if how is not None and how.faded:
+                notes.append(each)
+            else:
+                found.append((each, how))
         bad = len({each.tensor for each, _ in found if each.tensor})
         verdicts.append(ShardVerdict(new.name, len(old.header.tensors), bad, holds=not found))
         seen += found
+    differences += _strays(before, after)
     differences += _named(seen)
-    differences += _compare_texts(before, after)
-    files = [file for file in before.files if file.name in {each.name for each in after.files}]
-    differences += _compare_files(before, after)
+    differences += compare_texts(before, after)
+    differences += compare_files(before, after)
+    files = {file.name for file in before.files} & {file.name for file in after.files}
     return Verification(
-        after.local_path, before.local_path, tuple(verdicts), len(files), tuple(differences)
+        after.local_path,
+        before.local_path,
+        tuple(verdicts),
+        len(files),
+        tuple(differences),
+        count_casts(pairs),
+        tuple(notes),
     )
 
 
-def _paired(
-    before: Checkpoint, after: Checkpoint, differences: list[Difference]
-) -> Iterator[tuple[Shard, Shard]]:
-    """Yield the shards to compare; what has no counterpart is a difference."""
+def _read(source: AnyPath | Checkpoint) -> Checkpoint:
+    """Return the checkpoint at a path, or what is known of it already."""
+    return source if isinstance(source, Checkpoint) else inspect(source)
+
+
+def _paired(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[Shard, Shard | None]]:
+    """Yield the source's shards, each with the one that it should have become, if that is there."""
     if before.is_file:  # one file each, whatever their names
         yield before.shards[0], after.shards[0]
         return
-    old = {shard.name: shard for shard in before.shards}
     new = {shard.name: shard for shard in after.shards}
-    differences += [Difference(name, "", "is missing") for name in old if name not in new]
-    differences += [Difference(name, "", "is not in the source") for name in new if name not in old]
-    yield from ((old[name], new[name]) for name in old if name in new)
+    yield from ((shard, new.get(shard.name)) for shard in before.shards)
+
+
+def _strays(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
+    """Yield the shards that the source does not have."""
+    if not before.is_file:
+        old = {shard.name for shard in before.shards}
+        for shard in after.shards:
+            if shard.name not in old:
+                yield Difference(shard.name, "", "is not in the source")
 
 
 def _compare_shards(
@@ -95,6 +132,7 @@ def _compare_shards(
     after: Checkpoint,
     new: Shard,
     *,
+    odd: Mapping[tuple[str, str], Dtype],
     workers: int,
     progress: Progress | None,
 ) -> Iterator[_Seen]:
@@ -113,6 +151,9 @@ def _compare_shards(
             continue
         pair = Pair(name, tensor, new.header.tensors[name])
         if problem := _described_otherwise(pair):
+            yield Difference(new.name, name, problem), None
+        elif (target := odd.get((new.name, name))) is not None:
+            problem = f"is {pair.after.dtype} instead of {target}, {_UNLESS_LIKE}"
             yield Difference(new.name, name, problem), None
         else:
             pairs.append(pair)
@@ -156,65 +197,3 @@ def _described_otherwise(pair: Pair) -> str:
 def _opened(checkpoint: Checkpoint, shard: Shard) -> Source:
     """Return a shard, open for reading."""
     return Source(checkpoint.place_of(shard.name), shard.size, shard.modified)
-
-
-def _compare_texts(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
-    """Yield the configs and indexes that do not say what is stored, or anything else new."""
-    expected = dict(_retold(before, after))
-    found = {name: config.text for name, config in after.configs.items()}
-    found |= {each.name: each.index.text for each in after.weights if each.index is not None}
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            yield Difference(name, "", "is missing")
-        elif name not in expected:
-            yield Difference(name, "", "is not in the source")
-        elif expected[name] != found[name]:
-            line = _first_difference(expected[name], found[name])
-            yield Difference(name, "", f"does not say what it should: {line}")
-
-
-def _retold(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, str]]:
-    """Yield *before*'s configs and indexes as they are when they speak of what *after* stores."""
-    stored = {shard.name: shard for shard in after.shards}
-
-    def counterparts(shards: Iterable[Shard]) -> list[Shard]:
-        return [stored[shard.name] for shard in shards if shard.name in stored]
-
-    for name, config in before.configs.items():
-        yield name, config.retold(main_dtype(counterparts(before.shards_of(config))))
-    for weights in before.weights:
-        if weights.index is not None:
-            shards = counterparts(weights.shards)
-            total = sum(shard.header.data_size for shard in shards)
-            yield weights.name, weights.index.retold(total, main_dtype(shards))
-
-
-def _first_difference(expected: str, found: str) -> str:
-    """Return the first line in which two texts differ, as it is and as it should be."""
-    for should, line in zip(expected.splitlines(), found.splitlines(), strict=False):
-        if should != line:
-            return f"{line.strip()} instead of {should.strip()}"
-    return "its end differs"
-
-
-def _compare_files(before: Checkpoint, after: Checkpoint) -> Iterator[Difference]:
-    """Yield the other files that are missing, new, or not the same byte for byte."""
-    old, new = ({file.name for file in each.files} for each in (before, after))
-    for name in sorted(old - new):
-        yield Difference(name, "", "is missing")
-    for name in sorted(new - old):
-        yield Difference(name, "", "is not in the source")
-    for name in sorted(old & new):
-        path = after.place_of(name)
-        with naming(path):
-            if not _is_same(before.place_of(name), path):
-                yield Difference(name, "", "differs from the source's")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes; `filecmp` would trust what it once read."""
-    with one.open("rb") as first, other.open("rb") as second:
-        while chunk := first.read(_PIECE):
-            if chunk != second.read(_PIECE):
-                return False
-        return not second.read(1)

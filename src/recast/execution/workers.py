@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
@@ -74,7 +74,8 @@ def share(
     """Run *work* in *workers* threads, this one among them, which take *items* from one queue.
 
     Returns what each returned. Raises what a failing thread raised, once all have ended; they end
-    after the item at hand. So they do when this thread is interrupted.
+    after the item at hand. So they do when this thread is interrupted, and again while it waits:
+    until they have ended, what they write to must not be closed.
     """
     queue = Queue(items)
 
@@ -87,5 +88,22 @@ def share(
 
     with ThreadPoolExecutor(max(1, workers - 1), "recast") as pool:  # starts a thread when asked
         others = [pool.submit(take_part) for _ in range(workers - 1)]
-        mine = take_part()
+        try:
+            mine = take_part()
+        finally:
+            _wait(others, queue)
     return [mine, *(other.result() for other in others)]
+
+
+def _wait(threads: Iterable[Future[Result]], queue: Queue[Item]) -> None:
+    """Wait until all *threads* have ended, and only then raise what has interrupted the waiting."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            wait(threads)
+            break
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            queue.close()
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

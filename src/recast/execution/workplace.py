@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from recast.dtypes import Dtype
-from recast.errors import StorageError
+from recast.errors import RefusedError, StorageError
 from recast.execution.lock import Lock
 from recast.execution.publish import write_file
 from recast.execution.storage import naming, sync_folder
-from recast.planning.plan import Plan
+from recast.planning.plan import Plan, ShardPlan
 from recast.reports.conversion import ShardConversion
 from recast.reports.evidence import Evidence
 
@@ -46,7 +46,7 @@ class Workplace:
         """
         entry = {
             "plan": plan.fingerprint,
-            "wish": plan.policy.fingerprint,
+            "wish": plan.wish,
             "dtype": plan.policy.target.torch_name,
         }
         with naming(self.folder):
@@ -65,17 +65,22 @@ class Workplace:
         rows = [_FIELDS(each) for each in shard.evidence]
         write_file(self._record(number), json.dumps(rows).encode(), 0o600, self.folder)
 
-    def recall(self, number: int, name: str, size: int) -> ShardConversion | None:
-        """Return what `remember` wrote down; None if it did not."""
+    def recall(self, number: int, shard: ShardPlan, *, evidence: bool) -> ShardConversion | None:
+        """Return what `remember` wrote down of *shard*.
+
+        None if it did not, or if *evidence* is wanted and was not gathered then.
+        """
         try:
             rows = json.loads(self._record(number).read_text(encoding="utf-8"))
-            evidence = (
+            found = tuple(
                 Evidence(tensor, Dtype.of_tag(source), Dtype.of_tag(dtype), *values)
                 for tensor, source, dtype, *values in rows
             )
-            return ShardConversion(name, size, tuple(evidence))
         except (OSError, ValueError, TypeError, KeyError):
             return None
+        if evidence and len(found) < sum(tensor.changes for tensor in shard.tensors):
+            return None
+        return ShardConversion(shard.name, shard.size, found)
 
     def remove(self) -> None:
         """Remove the folder with all that is in it, the lock last: until then nobody gets in."""
@@ -108,13 +113,30 @@ class Workplace:
         return bool(left)
 
 
-def tidy(folder: Path, subject: Path) -> None:
-    """Remove the workplace *folder* of a run that was killed when its work was done already."""
+def tidy(folder: Path, subject: Path, in_place: Plan | None = None) -> None:
+    """Remove the workplace *folder* of a run that was killed when its work was done already.
+
+    Raises RefusedError if it wrote *in_place* and its work was not this one, which is done.
+    """
     with naming(folder):
         left = folder.is_dir()
     if left:
         with workplace(folder, subject) as work:
+            if in_place is not None:
+                refuse_mixture(in_place, work)
             work.remove()
+
+
+def refuse_mixture(plan: Plan, work: Workplace) -> None:
+    """Refuse to go on where another conversion was begun: some tensors may be rounded already."""
+    begun = work.left.get("wish")
+    if begun and begun != plan.wish:
+        raise RefusedError(
+            str(plan.checkpoint.local_path),
+            f"holds an unfinished conversion to {work.left.get('dtype', 'another dtype')}, "
+            "made with other options",
+            f"finish it with those, or delete {work.folder} to go on from what is there",
+        )
 
 
 @contextmanager
@@ -126,7 +148,6 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
     Raises TargetError, about *subject*, while another process holds it.
     """
     with naming(subject):
-        made = not folder.is_dir()
         folder.mkdir(exist_ok=True)
     try:
         lock = Lock(folder / LOCK, subject)
@@ -135,7 +156,7 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
             folder.rmdir()
         raise
     with lock:
-        work = Workplace(folder, {} if made else _left_in(folder))
+        work = Workplace(folder, _left_in(folder))
         try:
             sync_folder(folder.parent)
         except StorageError:

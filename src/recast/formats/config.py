@@ -6,6 +6,7 @@ that is out of date undoes a conversion silently. So every one of them is made t
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from json import dumps
 from typing import Any
 
 from recast.dtypes import Dtype, named
@@ -16,28 +17,35 @@ _KEYS = ("dtype", "torch_dtype")
 _KEY_EVERY_LOADER_READS = "torch_dtype"
 _QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 _NO_VALUE = "auto"  # what some people write; transformers 5 crashes on it
+_MAIN = ""  # in a dict of dtypes by part: the model as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class DtypeClaim:
-    """One dtype key of a config.
+    """One dtype key of a config, or of index metadata.
 
     Attributes:
         path: the keys from the root to the claim: ``("text_config", "torch_dtype")``.
-        value: what stands there; None if it is null.
+        value: what stands there, as JSON if it is no string; None if it is null, or if a dict of
+            dtypes by part says nothing of the model as a whole.
     """
 
     path: tuple[str, ...]
     value: str | None
 
+    @classmethod
+    def of(cls, path: tuple[str, ...], value: object) -> "DtypeClaim":
+        """Return the claim that *value*, parsed from JSON, is."""
+        return cls(path, value if value is None or isinstance(value, str) else dumps(value))
+
     @property
     def dtype(self) -> Dtype | None:
-        """The dtype claimed; None if the claim is empty or "auto"."""
+        """The dtype claimed; None if the value names none."""
         return None if self.value is None else named(self.value)
 
     def __str__(self) -> str:
         """Return the claim as one would write it."""
-        value = "null" if self.value is None else self.value
+        value = "null" if self.value is None else self.value or '""'
         return f"{'.'.join(key or '(main)' for key in self.path)} = {value}"
 
 
@@ -82,6 +90,11 @@ class Config:
         )
 
     @property
+    def nested(self) -> tuple[Mapping[str, Any], ...]:
+        """The sub-configs, at any depth."""
+        return tuple(config for path, config in _configs(self.document) if path)
+
+    @property
     def vocabulary(self) -> int | None:
         """The number of tokens, where the config or its text_config names one."""
         text = self.document.get("text_config")
@@ -105,8 +118,11 @@ class Config:
     @property
     def claims(self) -> tuple[DtypeClaim, ...]:
         """Every dtype key, root first, then the sub-configs in the file's order."""
+        is_plain = self.quantization is None  # else words may be right that are no float dtypes
         return tuple(
-            claim for path, config in _configs(self.document) for claim in _claims(path, config)
+            claim
+            for path, config in _configs(self.document)
+            for claim in _claims(path, config, whatever=is_plain and _names_architecture(config))
         )
 
     @property
@@ -122,10 +138,18 @@ class Config:
         if dtype is None:
             return self.text
         wrong = [claim.path for claim in self.claims if claim.value != dtype.torch_name]
-        text = json_text.replace_all(self.text, wrong, dtype.torch_name)
+        there = [path for path in wrong if not self._lacks(path)]
+        text = json_text.replace_all(self.text, there, dtype.torch_name)
+        for path in wrong:
+            if self._lacks(path):
+                text = json_text.insert(text, path[:-1], path[-1], dtype.torch_name)
         if self.lacks_dtype:
             text = json_text.insert(text, (), _KEY_EVERY_LOADER_READS, dtype.torch_name)
         return text
+
+    def _lacks(self, path: tuple[str, ...]) -> bool:
+        """Whether *path* is that of a claim that should be there, and is not: see `_claims`."""
+        return path[1:] == (_MAIN,) and _MAIN not in self.document[path[0]]
 
 
 def _configs(root: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -147,20 +171,36 @@ def _is_config(key: str, value: Mapping[str, Any]) -> bool:
     return key.endswith("_config") or "model_type" in value
 
 
-def _claims(path: tuple[str, ...], config: Mapping[str, Any]) -> Iterator[DtypeClaim]:
-    """Yield the dtype keys that stand directly in *config*."""
+def _names_architecture(config: Mapping[str, Any]) -> bool:
+    """Whether *config* is that of a model, or of a part of one."""
+    return isinstance(config.get("model_type"), str)
+
+
+def _claims(
+    path: tuple[str, ...], config: Mapping[str, Any], *, whatever: bool
+) -> Iterator[DtypeClaim]:
+    """Yield the dtype keys that stand directly in *config*; with *whatever* as their value.
+
+    Without it, only what is plainly a dtype is taken for a claim. A dict at the root that says
+    nothing of the model as a whole is a claim of null: transformers 5 then loads fp32.
+    """
     for key in _KEYS:
-        match config.get(key, 0):
-            case None:
-                yield DtypeClaim((*path, key), None)
-            case str(value) if _is_dtype(value):
-                yield DtypeClaim((*path, key), value)
-            case dict(by_part):
-                for part, value in by_part.items():
-                    if value is None or (isinstance(value, str) and _is_dtype(value)):
-                        yield DtypeClaim((*path, key, part), value)
+        if key not in config:
+            continue
+        value = config[key]
+        if not isinstance(value, dict):
+            if whatever or _is_dtype(value):
+                yield DtypeClaim.of((*path, key), value)
+            continue
+        if whatever and not path and _MAIN not in value:
+            yield DtypeClaim((key, _MAIN), None)
+        for part, claimed in value.items():
+            if _is_dtype(claimed) or (whatever and (part == _MAIN or isinstance(claimed, str))):
+                yield DtypeClaim.of((*path, key, part), claimed)
 
 
-def _is_dtype(value: str) -> bool:
+def _is_dtype(value: object) -> bool:
     """Whether *value* stands where a dtype does: it names one, or leaves it open."""
-    return named(value) is not None or value == _NO_VALUE
+    if isinstance(value, str):
+        return named(value) is not None or value == _NO_VALUE
+    return value is None

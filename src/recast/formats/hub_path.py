@@ -55,10 +55,6 @@ class HubPath:
         revision = f"@{self.revision}" if self.revision else ""
         return f"{_PREFIX}{self.repo}{revision}" + (f"/{self.folder}" if self.folder else "")
 
-    def within(self, name: str) -> str:
-        """Return the path, in the repository, of the file that the checkpoint calls *name*."""
-        return f"{self.folder}/{name}" if self.folder else name
-
 
 def is_uri(text: str) -> bool:
     """Whether *text* says that it is a path on the Hub."""

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from recast.dtypes import Dtype, named
+from recast.dtypes import Dtype
 from recast.errors import CheckpointError
 from recast.formats import json_text
+from recast.formats.config import DtypeClaim
 from recast.formats.names import is_inside
 
 
@@ -67,15 +68,11 @@ class Index:
         return self.metadata.get("total_size") if self.metadata else None
 
     @property
-    def dtype(self) -> str | None:
-        """The dtype that the index metadata claims; None if it does not."""
-        claim = self.metadata.get("dtype") if self.metadata else None
-        return claim if isinstance(claim, str) else None
-
-    @property
-    def claims_dtype(self) -> bool:
-        """Whether the index metadata claims a dtype that recast knows, in whatever spelling."""
-        return self.dtype is not None and named(self.dtype) is not None
+    def claim(self) -> DtypeClaim | None:
+        """What the index metadata say of the dtype, whatever it is; None if nothing."""
+        if self.metadata is None or "dtype" not in self.metadata:
+            return None
+        return DtypeClaim.of(("metadata", "dtype"), self.metadata["dtype"])
 
     def retold(self, total_size: int, dtype: Dtype | None) -> str:
         """Return the text with *total_size* in bytes and, where one is claimed, *dtype*.
@@ -91,8 +88,9 @@ class Index:
             text = json_text.insert(text, ("metadata",), "total_size", total_size)
         elif self.total_size != total_size:
             text = json_text.replace(text, ("metadata", "total_size"), total_size)
-        if dtype is not None and self.claims_dtype and self.dtype != dtype.torch_name:
-            text = json_text.replace(text, ("metadata", "dtype"), dtype.torch_name)
+        claim = self.claim
+        if dtype is not None and claim is not None and claim.value != dtype.torch_name:
+            text = json_text.replace(text, claim.path, dtype.torch_name)
         return text
 
 

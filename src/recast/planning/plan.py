@@ -147,12 +147,19 @@ class Plan:
         return any(tensor.narrows for shard in self.shards for tensor in shard.tensors)
 
     @property
+    def wish(self) -> str:
+        """What tensors are rounded to, and which: it differs where another plan may differ.
+
+        Empty if no tensor is touched, whatever happens.
+        """
+        return "" if self.only_documents else self.policy.fingerprint
+
+    @property
     def fingerprint(self) -> str:
         """A digest that differs for plans that write anything else, or from anything else."""
         path = self.checkpoint.path
         place = path.resolve() if isinstance(path, Path) else (path.repo, path.folder, path.commit)
-        wish = f"{self.policy.fingerprint} {self.only_documents}"
-        digest = sha256(_bytes(f"{place} {wish}"))
+        digest = sha256(_bytes(f"{place} {self.wish}"))
         for shard in self.shards:
             digest.update(_bytes(f"{shard.name} {shard.size_before} {shard.modified}"))
             digest.update(shard.source.digest.encode() + shard.head)

@@ -1,7 +1,7 @@
 """plan(): what a policy makes of a checkpoint, down to the last byte, before anything is done."""
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -35,13 +35,16 @@ def make_plan(checkpoint: Checkpoint, policy: Policy) -> Plan:
     return _whole(Plan(checkpoint, policy, tuple(shards.values()), (), (), like))
 
 
-def plan_documents(checkpoint: Checkpoint) -> Plan:
+def plan_documents(checkpoint: Checkpoint, allow: Collection[str] = ()) -> Plan:
     """Decide what makes configs and indexes tell the truth; no weights file is touched.
 
-    Pure: nothing is read or written. Raises RefusedError if the checkpoint is quantized,
-    CheckpointError if anything else about it must be settled first.
+    Of a quantized model only the sums are known: what it computes in is not what is stored.
+    Pure: nothing is read or written. Raises CheckpointError if anything that *allow* does not
+    hold must be settled first.
     """
-    refuse_blocked(findings(checkpoint))
+    found = findings(checkpoint)
+    refuse_blocked(each for each in found if each.name not in {"quantized", *allow})
+    is_quantized = any(each.name == "quantized" for each in found)
     shards = tuple(
         ShardPlan(
             shard.name,
@@ -57,12 +60,13 @@ def plan_documents(checkpoint: Checkpoint) -> Plan:
         for shard in checkpoint.shards
     )
     policy = Policy(main_dtype(checkpoint.shards) or Dtype.F32)
-    return _whole(Plan(checkpoint, policy, shards, (), (), only_documents=True))
+    plan = Plan(checkpoint, policy, shards, (), (), only_documents=True)
+    return _whole(plan, tells_dtype=not is_quantized)
 
 
-def _whole(plan: Plan) -> Plan:
+def _whole(plan: Plan, *, tells_dtype: bool = True) -> Plan:
     """Return *plan*, whose shards are known, with the files that follow from them."""
-    documents = tuple(_plan_documents(plan.checkpoint, plan.shards))
+    documents = tuple(_plan_documents(plan.checkpoint, plan.shards, tells_dtype=tells_dtype))
     planned = {shard.name for shard in plan.shards} | {each.name for each in documents}
     copies = tuple(file for file in plan.checkpoint.all_files if file.name not in planned)
     return replace(plan, documents=documents, copies=copies)
@@ -141,22 +145,26 @@ def _refuse_patterns(checkpoint: Checkpoint, policy: Policy) -> None:
             )
 
 
-def _plan_documents(checkpoint: Checkpoint, shards: Iterable[ShardPlan]) -> Iterable[DocumentPlan]:
+def _plan_documents(
+    checkpoint: Checkpoint, shards: Iterable[ShardPlan], *, tells_dtype: bool
+) -> Iterable[DocumentPlan]:
     """Yield the configs and indexes whose text must change, configs first.
 
     Each says the dtype in which most of what it speaks of will be stored: what loaders take for
-    the whole, so that a few tensors that are kept do not widen the others in memory.
+    the whole, so that a few tensors that are kept do not widen the others in memory. Unless it
+    *tells_dtype*, what each says of that stays.
     """
     planned = {shard.name: shard for shard in shards}
     texts = []
     for config in checkpoint.configs.values():
-        main = _main_dtype(planned[shard.name] for shard in checkpoint.shards_of(config))
+        speaks_of = [planned[shard.name] for shard in checkpoint.shards_of(config)]
+        main = _main_dtype(speaks_of) if tells_dtype else None
         texts.append((config.name, config.text, config.retold(main)))
     for weights in checkpoint.weights:
         if weights.index is not None:
             own = [planned[shard.name] for shard in weights.shards]
             total = sum(shard.data_size for shard in own)
-            text = weights.index.retold(total, _main_dtype(own))
+            text = weights.index.retold(total, _main_dtype(own) if tells_dtype else None)
             texts.append((weights.name, weights.index.text, text))
     for name, before, after in texts:
         if before != after:

@@ -193,7 +193,7 @@ class _Stream:
         """Whether a run that was killed has done all of *item*; then take it over."""
         done = None
         if item.shard is not None:
-            done = self.work.recall(item.number, item.name, item.shard.size)
+            done = self.work.recall(item.number, item.shard, evidence=self.effort.evidence)
             if done is None:
                 return False
         if self.send is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recast.formats.findings import Finding
-from recast.formats.findings.values import non_finite
+from recast.formats.findings.values import non_finite, vanished
 from recast.formats.hub_path import HubPath
 from recast.planning.plan import Plan
 from recast.reports.evidence import Evidence, EvidenceTotal, total
@@ -50,14 +50,27 @@ class Conversion:
 
     @property
     def findings(self) -> Iterator[Finding]:
-        """What the pass over the values showed to be wrong: NaN and infinity, old and new."""
+        """What casting the values showed to be wrong: NaN, infinity, and tensors that are lost.
+
+        Tensors that were not cast were not looked at.
+        """
+        target = self.plan.policy.target.torch_name
         seen = [(shard.name, each) for shard in self.shards for each in shard.evidence]
         yield from non_finite((shard, x.name, x.nan + x.infinite) for shard, x in seen)
         yield from non_finite(
             ((shard, each.name, each.overflowed) for shard, each in seen),
-            f"finite values that became infinite in {self.plan.policy.target.torch_name}",
+            f"finite values that became infinite in {target}",
             "convert again, and keep these tensors as they are",
         )
+        yield from vanished(((shard, x.name) for shard, x in seen if x.vanished), target)
+
+    def name_of(self, evidence: Evidence) -> str:
+        """Return whose *evidence* it is: the tensor, and its file where several hold its name."""
+        holders = [each for each in self.plan.shards if evidence.name in each.source.tensors]
+        if len(holders) == 1:
+            return evidence.name
+        shard = next(x.name for x in self.shards if any(each is evidence for each in x.evidence))
+        return f"{evidence.name} of {shard}"
 
     @property
     def total(self) -> EvidenceTotal:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from recast.dtypes import Dtype
 from recast.errors import RecastError
-from recast.formats import json_text
 from recast.formats.checkpoint import Checkpoint, Weights
+from recast.formats.config import Config
+from recast.formats.findings.incomplete import hollow
+from recast.formats.index import Index
 from recast.planning.plan import Plan
 from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
@@ -46,9 +47,10 @@ def loadings(checkpoint: Checkpoint, target: Dtype = Dtype.BF16) -> tuple[Loadin
     if config is None or config.model_type is None or config.quantization or weights is None:
         return ()
     pools = any(file.name == _POOLING_MODULES for file in checkpoint.files)
-    before = replace(_as_it_is(weights, config.document), pools=pools)
+    before = replace(_as_it_is(weights, config), pools=pools)
     try:
-        after = replace(_converted(make_plan(checkpoint, Policy(target)), weights), pools=pools)
+        plan = make_plan(checkpoint, Policy(target))
+        after = replace(_converted(plan, weights, config), pools=pools)
     except RecastError:
         after = None
     return tuple(
@@ -57,34 +59,42 @@ def loadings(checkpoint: Checkpoint, target: Dtype = Dtype.BF16) -> tuple[Loadin
     )
 
 
-def _as_it_is(weights: Weights, config: Mapping[str, Any]) -> Stored:
+def _as_it_is(weights: Weights, config: Config) -> Stored:
     """Return what a program sees now."""
     shards = {
         shard.name: {name: each.dtype for name, each in shard.header.tensors.items()}
         for shard in weights.shards
     }
-    return _stored(config, weights.index.dtype if weights.index else None, shards)
+    metadata = [shard.header.metadata for shard in weights.shards]
+    return replace(
+        _stored(config, weights.index, shards),
+        is_broken=bool(weights.missing_shards)
+        or (weights.index is not None and weights.index.metadata is None)
+        or bool(hollow(weights.shards)),
+        is_unmarked=None in metadata,
+        is_unformatted=any(each is not None and "format" not in each for each in metadata),
+    )
 
 
-def _converted(plan: Plan, weights: Weights) -> Stored:
-    """Return what a program will see of *weights* when *plan* is executed."""
-    texts = {each.name: each.text for each in plan.documents}
-    config = plan.checkpoint.configs["config.json"]
-    index_dtype = None
-    if weights.index is not None and weights.index.dtype is not None:
-        index_dtype = plan.policy.target.torch_name
+def _converted(plan: Plan, weights: Weights, config: Config) -> Stored:
+    """Return what a program will see of *weights* when *plan* is executed: nothing broken."""
+    texts = {each.name: each.text.encode() for each in plan.documents}
+    if config.name in texts:
+        config = Config.parse(config.name, texts[config.name])
+    index = weights.index
+    if index is not None and index.claim is not None and index.name in texts:
+        index = Index.parse(index.name, texts[index.name])
     names = {shard.name for shard in weights.shards}
     shards = {
         shard.name: {each.name: each.dtype for each in shard.tensors}
         for shard in plan.shards
         if shard.name in names
     }
-    document = json_text.parse(texts.get(config.name, config.text), config.name)
-    return _stored(document, index_dtype, shards)
+    return _stored(config, index, shards)
 
 
 def _stored(
-    config: Mapping[str, Any], index_dtype: str | None, shards: Mapping[str, Mapping[str, Dtype]]
+    config: Config, index: Index | None, shards: Mapping[str, Mapping[str, Dtype]]
 ) -> Stored:
     """Return what a program can look at."""
     leading = next((shards[name] for name in sorted(shards)), {})
@@ -96,7 +106,11 @@ def _stored(
     if {Dtype.BF16, Dtype.F16} <= floating and widest.bits == Dtype.BF16.bits:
         widest = Dtype.F32
     first = by_name[0][1] if by_name else Dtype.F32
-    return Stored(config, index_dtype, first, next(iter(foremost.values()), first), widest)
+    claim = None if index is None else index.claim
+    said = None if claim is None else claim.value or "null"
+    return Stored(
+        config.document, config.nested, said, first, next(iter(foremost.values()), first), widest
+    )
 
 
 def _loaded(rule: Rule, stored: Stored) -> Dtype | None:

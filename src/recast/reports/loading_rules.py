@@ -6,14 +6,19 @@ Those of vLLM and SGLang are read in their sources, and hold for GPUs that know 
 SGLang's `_get_and_verify_dtype` as of commit 001adf564f, and its `get_hf_text_config` of that time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from recast.dtypes import TARGETS, Dtype, named
 
+_KEYS = ("dtype", "torch_dtype")  # the first that is not null counts
+_OLD_KEY = "torch_dtype"
 # The spellings that are attributes of torch; programs crash on any other.
 _TORCH_NAMES = ("bfloat16", "float16", "half", "float32", "float", "float64", "double")
+# What is one too, and no dtype to load a model in.
+_NOT_FLOATING = re.compile(r"u?int\d+|float8_\w+|bool|short|int|long|c?half|cfloat|complex\d+")
 # vLLM runs models of these architectures to embed or classify, not to write; and prefers fp16 then.
 _POOLING = ("Model", "Classification", "ForTextEncoding", "ForRewardModeling")
 _WRITING = ("ChatModel", "LMHeadModel")
@@ -32,18 +37,26 @@ class Stored:
 
     Attributes:
         config: the content of config.json.
-        index_dtype: what the index metadata says; None without an index.
+        nested: its sub-configs.
+        index_dtype: what the index metadata says, whatever it is; None if it says nothing.
         first: the dtype of the first floating tensor by name, of the first shard by name.
         foremost: the dtype of the one whose data lie foremost there.
         widest: the widest of the floating dtypes in all shards.
+        is_broken: whether the index has no metadata, shards are missing or tensors are empty.
+        is_unmarked: whether a shard has no header metadata at all.
+        is_unformatted: whether a shard has some, and they do not say the format.
         pools: whether sentence-transformers' modules.json lies beside it.
     """
 
     config: Mapping[str, Any] = field(repr=False)
+    nested: tuple[Mapping[str, Any], ...] = field(repr=False)
     index_dtype: str | None
     first: Dtype
     foremost: Dtype
     widest: Dtype
+    is_broken: bool = False
+    is_unmarked: bool = False
+    is_unformatted: bool = False
     pools: bool = False
 
 
@@ -52,60 +65,89 @@ Rule = Callable[[Stored], Dtype]
 
 def _claim(config: object, *keys: str) -> Dtype | None:
     """Return what the first of *keys* that is not null says; None if none is there."""
-    value = next((found for found in _values(config, keys) if found is not None), None)
+    value = _said(config, keys)
+    if value is None:
+        return None
     if isinstance(value, dict):  # one dtype a part; "" is the model as a whole
         value = value.get("", Dtype.F32.torch_name)
-    if value is not None and value not in _TORCH_NAMES:
+    return _by_torch(value)
+
+
+def _by_torch(name: object) -> Dtype:
+    """Return the floating dtype that torch calls *name*."""
+    if name not in _TORCH_NAMES or (found := named(name)) is None:
         raise LoadingError
-    return named(value)
+    return found
 
 
-def _values(config: object, keys: tuple[str, ...]) -> Iterator[object]:
-    """Yield what *config* has under each of *keys*."""
-    if isinstance(config, Mapping):
-        for key in keys:
-            yield config.get(key)
+def _said(config: object, keys: tuple[str, ...]) -> object:
+    """Return what *config* has under the first of *keys* that is not null; None if none is."""
+    values = (config.get(key) for key in keys) if isinstance(config, Mapping) else ()
+    return next((value for value in values if value is not None), None)
 
 
-def _guessed(stored: Stored) -> Dtype:
-    """Return what transformers 5 takes if the config says nothing."""
-    if stored.index_dtype is not None:
-        if stored.index_dtype not in _TORCH_NAMES:
+def _parse(stored: Stored, *keys: str, also: tuple[type, ...] = ()) -> None:
+    """Read what all configs say, as transformers does before it loads anything.
+
+    Strings must be attributes of torch. What is none passes for the time being if it is of a
+    type in *also*.
+    """
+    for config in (stored.config, *stored.nested):
+        value = _said(config, keys)
+        if isinstance(value, str):
+            if value not in _TORCH_NAMES and not _NOT_FLOATING.fullmatch(value):
+                raise LoadingError
+        elif value is not None and not isinstance(value, also):
             raise LoadingError
-        return named(stored.index_dtype) or Dtype.F32
-    return stored.first
 
 
 def _both_keys(stored: Stored) -> Dtype:
     """Return what transformers 5 takes."""
-    return _claim(stored.config, "dtype", "torch_dtype") or _guessed(stored)
+    if stored.is_broken:
+        raise LoadingError
+    _parse(stored, *_KEYS, also=(int, dict))
+    if (claimed := _claim(stored.config, *_KEYS)) is not None:
+        return claimed
+    return stored.first if stored.index_dtype is None else _by_torch(stored.index_dtype)
 
 
 def _both_keys_4(stored: Stored) -> Dtype:
-    """Return what transformers 4.57 takes when told "auto"; it fails on what an index says."""
-    claimed = _claim(stored.config, "dtype", "torch_dtype")
-    if claimed is None and stored.index_dtype is not None:
-        raise LoadingError
-    return claimed or stored.first
+    """Return what transformers 4.57 takes when told "auto"."""
+    _always_fp32(stored)  # which fails where this does
+    return _auto_4(stored, *_KEYS) or stored.first
 
 
 def _old_key_4(stored: Stored) -> Dtype:
     """Return what transformers 4.44 takes when told "auto"; tensors that are wider stay so."""
-    claimed = _claim(stored.config, "torch_dtype")
+    _always_fp32_old(stored)
+    return _auto_4(stored, _OLD_KEY) or stored.foremost
+
+
+def _auto_4(stored: Stored, *keys: str) -> Dtype | None:
+    """Return what the config says, in words that transformers 4 can load a model by.
+
+    It fails on parts that say anything else, and on what an index says.
+    """
+    said = [_said(config, keys) for config in (stored.config, *stored.nested)]
+    claimed, *_ = [None if value is None else _by_torch(value) for value in said]
     if claimed is None and stored.index_dtype is not None:
         raise LoadingError
-    return claimed or stored.foremost
+    return claimed
 
 
 def _always_fp32(stored: Stored) -> Dtype:
     """Return what transformers 4.57 takes when told nothing."""
-    _claim(stored.config, "dtype", "torch_dtype")  # which it parses nonetheless
+    if stored.is_broken or stored.is_unformatted:
+        raise LoadingError
+    _parse(stored, *_KEYS, also=(int, dict))
     return Dtype.F32
 
 
 def _always_fp32_old(stored: Stored) -> Dtype:
     """Return what transformers 4.44 takes when told nothing."""
-    _claim(stored.config, "torch_dtype")
+    if stored.is_broken or stored.is_unformatted or stored.is_unmarked:
+        raise LoadingError
+    _parse(stored, _OLD_KEY)
     return Dtype.F32
 
 
@@ -113,7 +155,7 @@ def _vllm(stored: Stored) -> Dtype:
     """Return what vLLM takes: never fp32, unless told."""
     parts = ("text_config", "vision_config", "encoder_config")
     found = (
-        _claim(config, "dtype", "torch_dtype")
+        _claim(config, *_KEYS)
         for config in (stored.config, *(stored.config.get(part) for part in parts))
     )
     claimed = next((each for each in found if each is not None), stored.widest)
@@ -138,7 +180,7 @@ def _sglang(stored: Stored) -> Dtype:
     """
     parts = (stored.config.get(part) for part in _LANGUAGE)
     config = next((part for part in parts if isinstance(part, dict)), stored.config)
-    claimed = _claim(config, "dtype", "torch_dtype")
+    claimed = _claim(config, *_KEYS)
     if claimed not in {None, Dtype.F32}:
         return claimed if claimed in TARGETS else Dtype.F16
     kind = config.get("model_type", stored.config.get("model_type"))

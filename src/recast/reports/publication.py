@@ -60,16 +60,17 @@ def commit_message(
 
 def _rounding(total: EvidenceTotal) -> list[str]:
     """Return what the casts did to the values."""
+    lines = []
     if total.worst is not None:
         worst = f"{total.worst.largest_error:.3g} in `{total.worst.name}`"
-        lossy = total.tensors - total.lossless
-        lines = [f"- rounded: {lossy:,} of {total.tensors:,} tensors, largest error {worst}"]
-    elif total.tensors:
-        lines = [f"- lossless: no value changed in {total.tensors:,} tensors"]
-    else:
-        lines = []
+        rounded = f"{total.rounded:,} of {total.tensors:,} tensors"
+        lines.append(f"- rounded: {rounded}, largest error {worst}")
+    elif total.tensors and total.lossless == total.tensors:
+        lines.append(f"- lossless: no value changed in {total.tensors:,} tensors")
     if total.overflowed:
         lines.append(f"- overflow: {total.overflowed:,} finite values became infinite")
+    if total.underflowed:
+        lines.append(f"- underflow: {total.underflowed:,} values became zero")
     return lines
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recast.dtypes import Dtype
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -30,7 +32,7 @@ class ShardVerdict:
 
     Attributes:
         name: the shard.
-        tensors: how many tensors of the source's were looked for in it.
+        tensors: how many tensors of the source's were looked for in it, all if it is missing.
         differing: how many are missing, new, or not the cast of the source's.
         holds: whether all of it is as it should be, header metadata included.
     """
@@ -48,9 +50,11 @@ class Verification:
     Attributes:
         path: the checkpoint that was verified.
         against: the source it was compared with.
-        shards: a verdict on each shard.
+        shards: a verdict on each shard of the source's.
         files: how many other files were compared.
         differences: all that is not as it should be.
+        casts: how many tensors were cast to which dtype; the others have the source's.
+        notes: what is as the cast makes it, and may be no less of a surprise.
     """
 
     path: Path
@@ -58,6 +62,13 @@ class Verification:
     shards: tuple[ShardVerdict, ...] = field(repr=False)
     files: int
     differences: tuple[Difference, ...]
+    casts: tuple[tuple[Dtype, int], ...] = ()
+    notes: tuple[Difference, ...] = ()
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors of the source's were looked for."""
+        return sum(shard.tensors for shard in self.shards)
 
     @property
     def holds(self) -> bool:

@@ -107,7 +107,7 @@ def test_what_rounding_is() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), CASTS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_values(source: Dtype, target: Dtype, data: st.DataObject) -> None:
     """Any number of any values, none and odd numbers among them, become what torch makes of them.

@@ -1,7 +1,7 @@
 """What casts do to values, as numpy and as the native kernel find it, beside torch in fp64."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,14 @@ from recast import Dtype
 from recast.execution.values import native
 from recast.execution.values.cast import NUMPY_DTYPES, Array, kernel
 from recast.execution.values.examine import compare, examine, overflow
-from recast.execution.values.facts import FACTS, add, mantissa_bits, nothing_seen
+from recast.execution.values.facts import (
+    BF16_LOSES,
+    FACTS,
+    FP16_LOSES,
+    add,
+    mantissa_bits,
+    nothing_seen,
+)
 from tests.checkpoints import TORCH_DTYPES
 from tests.execution.values.test_cast import CASTS
 
@@ -64,6 +71,7 @@ class Found:
     overflowed: int = 0
     largest_overflow: float = 0.0
     underflowed: int = 0
+    lost: int = 0
 
 
 def rows(facts: Array) -> list[Found]:
@@ -95,6 +103,14 @@ def by_torch(tensor: torch.Tensor, target: Dtype) -> Found:
     )
 
 
+def seen_by_torch(tensor: torch.Tensor, dtype: Dtype) -> Found:
+    """Return what torch's arithmetic finds in values that are only looked at."""
+    numbers = tensor[tensor.isfinite()]
+    narrow = ((BF16_LOSES, torch.bfloat16), (FP16_LOSES, torch.float16))
+    lost = sum(flag for flag, kind in narrow if (numbers.to(kind).double() != numbers).any())
+    return replace(by_torch(tensor, dtype), lost=lost)
+
+
 def in_numpy(values: Array, dtype: Dtype, starts: Array) -> tuple[Array, Array]:
     """Cast as where there is no native kernel."""
     out = np.empty(len(values), NUMPY_DTYPES[dtype])
@@ -120,7 +136,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("way", "source", "target"), WAYS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_facts_are_what_torch_finds(
     way: Way, source: Dtype, target: Dtype, data: st.DataObject
@@ -175,7 +191,7 @@ def test_the_native_kernel_casts_every_pattern_as_numpy_does() -> None:
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_native_kernel_sees_what_numpy_sees(dtype: Dtype, data: st.DataObject) -> None:
     """Of tensors of any bits and of any length, blocks and what is left of one: the same facts."""
@@ -198,6 +214,32 @@ def test_the_native_kernel_sees_every_pattern_as_torch_does(dtype: Dtype) -> Non
     finite = floats.isfinite().numpy()
     assert np.array_equal(facts["magnitude"], np.where(finite, floats.abs().numpy(), 0))
     assert np.array_equal(facts["bits"], np.where(facts["nan"], 0, values[::3]))
+    assert np.array_equal(facts["lost"], lost_by_torch(floats))
+
+
+def lost_by_torch(values: torch.Tensor) -> Array:
+    """Return of each value by which of the narrow dtypes it is lost; none loses NaN or infinity."""
+    bf16, fp16 = (
+        (values.to(kind).double() != values.double()) & values.isfinite()
+        for kind in (torch.bfloat16, torch.float16)
+    )
+    return (BF16_LOSES * bf16 + FP16_LOSES * fp16).numpy()
+
+
+@pytest.mark.parametrize("dtype", [Dtype.F32, Dtype.F64])
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("way", [native.look, examine])
+def test_what_a_narrow_dtype_holds_is_told_from_what_lies_beside_it(
+    way: Callable[[Array, Array], Array], narrow: torch.dtype, dtype: Dtype
+) -> None:
+    """Every value of bf16 and fp16, subnormal too, and the next ones and the middle above it."""
+    held = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(narrow)
+    bits = held.to(TORCH_DTYPES[dtype]).view(getattr(torch, f"int{dtype.bits}"))
+    stored = 7 if narrow is torch.bfloat16 else 10
+    middle = 1 << {Dtype.F32: 22, Dtype.F64: 51}[dtype] - stored
+    whole = torch.cat([bits, bits + 1, bits - 1, bits + middle]).view(TORCH_DTYPES[dtype])
+    facts = way(whole.numpy(), np.arange(len(whole)))
+    assert np.array_equal(facts["lost"], lost_by_torch(whole))
 
 
 @pytest.mark.parametrize("length", [1, 7, 1023, 1024, 1025, 5000])
@@ -263,7 +305,7 @@ def test_the_relative_error_is_bounded_beforehand(target: Dtype) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), CASTS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataObject) -> None:
     """Without evidence, it is still seen of every tensor what overflowed, and how large it was."""
@@ -277,13 +319,13 @@ def test_looking_for_overflow_only(source: Dtype, target: Dtype, data: st.DataOb
 
 
 @pytest.mark.parametrize("dtype", list(NUMPY_DTYPES))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_values_are_looked_at_in_every_dtype(dtype: Dtype, data: st.DataObject) -> None:
-    """Bits, magnitude, NaN and infinity are torch's, with nothing to compare with."""
+    """Bits, magnitude, NaN, infinity, and what narrow dtypes would lose, are torch's."""
     tensor = data.draw(tensors(dtype))
     (found,) = rows(examine(bits_of(tensor).view(NUMPY_DTYPES[dtype]), np.array([0])))
-    assert found == by_torch(tensor, dtype)
+    assert found == seen_by_torch(tensor, dtype)
 
 
 @pytest.mark.parametrize(

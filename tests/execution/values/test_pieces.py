@@ -45,7 +45,7 @@ def planned(
         yield recast.plan(path, target).shards[0], offsets_in(path.read_bytes()), after
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     tensors=state_dicts(),
     target=st.sampled_from([Dtype.BF16, Dtype.F16, Dtype.F32]),
@@ -96,7 +96,7 @@ def test_every_byte_of_the_output_once(
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(tensors=state_dicts(), limits=st.tuples(st.sampled_from([64, 256]), st.integers(1, 999)))
 def test_batches_are_as_large_as_they_should_be(tensors: Tensors, limits: tuple[int, int]) -> None:
     """Every batch but the last reaches its size with its last piece, and none is empty."""

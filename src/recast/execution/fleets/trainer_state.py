@@ -1,14 +1,15 @@
 """Deleting what only training on needs, beside checkpoints that are sound without it."""
 
+import math
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.fleets.discovery import AnyPath, absolute, glance, sign_of_life
+from recast.execution.fleets.discovery import AnyPath, glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint
@@ -17,7 +18,15 @@ from recast.formats.names import Role, role
 from recast.reports.fleet import TrainerState
 
 _IDLE = 3600.0  # seconds without a sign of it after which a training is believed to be over
-_LOGS = ("events.out.tfevents.*", "*.log", "*.wandb", "trainer_state.json", "latest")
+_KNOWN = 30.0  # seconds for which it is known how long a run has been idle
+# Names of folders, of these words and of numbers alone, that a run gives to its checkpoints.
+_STEP = re.compile(
+    r"((checkpoint|ckpt|step|epoch|iter|iteration|global|save|best|last|latest|final|model|\d+)"
+    r"[-_.=]?)+",
+    re.IGNORECASE,
+)
+# What recast itself writes, in place: such a file may be young though its run is old.
+_REWRITTEN = (Role.WEIGHTS, Role.INDEX, Role.CONFIG, Role.UNFINISHED)
 
 
 def delete_trainer_state(paths: Iterable[AnyPath], *, dry_run: bool) -> Iterator[TrainerState]:
@@ -26,14 +35,15 @@ def delete_trainer_state(paths: Iterable[AnyPath], *, dry_run: bool) -> Iterator
     It may be all that is left of a model whose weights are broken, so it stays where anything
     blocks a conversion, and where somebody is still training.
     """
+    runs = _Runs()
     for path in map(Path, paths):
         try:
-            yield _delete(path, dry_run=dry_run)
+            yield _delete(path, runs, dry_run=dry_run)
         except RecastError as error:
             yield TrainerState(path, error=error.bare())
 
 
-def _delete(path: Path, *, dry_run: bool) -> TrainerState:
+def _delete(path: Path, runs: "_Runs", *, dry_run: bool) -> TrainerState:
     """Delete the trainer state of one checkpoint. Raises RecastError."""
     seen = glance(path)
     checkpoint = inspect(path)
@@ -41,17 +51,16 @@ def _delete(path: Path, *, dry_run: bool) -> TrainerState:
     if not state:
         return TrainerState(path)
     _refuse_broken(checkpoint)
-    names = tuple(file.name for file in state)
+    places = [path / file.name for file in state]
     if sign := sign_of_life(path, seen):
         raise StorageError(str(path), f"is being written: {sign}", "run again when it is finished")
-    _refuse_live(path, names)
+    runs.refuse_live(path)
     if not dry_run:
-        places = [path / name for name in names]
         for place in places:
             with naming(place):
                 place.unlink(missing_ok=True)
         _remove_empty(path, places)
-    return TrainerState(path, names, sum(file.size for file in state))
+    return TrainerState(path, tuple(file.name for file in state), sum(file.size for file in state))
 
 
 def _refuse_broken(checkpoint: Checkpoint) -> None:
@@ -65,64 +74,56 @@ def _refuse_broken(checkpoint: Checkpoint) -> None:
             )
 
 
-def _refuse_live(path: Path, names: Iterable[str]) -> None:
-    """Refuse to take what a training that seems to go on would be resumed from.
+class _Runs:
+    """The runs to which checkpoints belong, and which file of each was written last."""
 
-    A trainer is silent between two checkpoints, but for the logs in its run's folder.
-    """
-    state = [(name, path / name) for name in names]
-    for name, file in [*state, *(log for run in _runs(path) for log in _logs(run))]:
-        age = _age(file)
-        if abs(age) < _IDLE:
+    def __init__(self) -> None:
+        self._youngest: dict[Path, tuple[float, Path | None, float]] = {}
+
+    def refuse_live(self, path: Path) -> None:
+        """Refuse to take what a training that seems to go on would be resumed from.
+
+        A trainer is silent between two checkpoints, but for the logs in its run's folder.
+        """
+        run = path.resolve()
+        if _STEP.fullmatch(run.name):
+            run = run.parent
+        looked, file, written = self._youngest.get(run, (-math.inf, None, 0.0))
+        if time.monotonic() - looked > _KNOWN:
+            file, written = _youngest(run)
+            self._youngest[run] = time.monotonic(), file, written
+        age = time.time() - written
+        if file is not None and abs(age) < _IDLE:
             raise StorageError(
                 str(path),
-                f"may be resumed from: {name} is {_minutes(age)} old",
+                f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
                 f"run again when its run has been idle for {_minutes(_IDLE)}",
             )
 
 
-def _runs(path: Path) -> list[Path]:
-    """Return the folder of the run that has saved *path*; two if a link leads there from another.
-
-    Whatever the checkpoint was called: "." and a link to it do not say what it is.
-    """
-    with naming(path):
-        named, real = (_run(each) for each in (absolute(path), path.resolve()))
-        return [named] if named.samefile(real) else [named, real]
-
-
-def _run(path: Path) -> Path:
-    """Return the folder of a run: of a checkpoint in it, or of the model that it ended with."""
-    return path.parent if role(f"{path.name}/") is Role.NESTED_CHECKPOINT else path
-
-
-def _logs(run: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what only a trainer would write in the folder of a run, by names relative to it."""
+def _youngest(run: Path) -> tuple[Path | None, float]:
+    """Return the file of a run that was written nearest to now, and when; recast's do not count."""
+    now, found, best = time.time(), None, -math.inf
     with naming(run):
-        for parent, folders, files in os.walk(run, onerror=_raise):
-            for name in filter(_is_trainers, (*folders, *files)):
+        for parent, folders, names in os.walk(run, onerror=_raise):
+            folders[:] = [each for each in folders if role(f"{each}/") is not Role.UNFINISHED]
+            for name in names:
+                if role(name) in _REWRITTEN:
+                    continue
                 file = Path(parent, name)
-                yield file.relative_to(run).as_posix(), file
+                try:
+                    written = file.lstat().st_mtime
+                except FileNotFoundError:  # just now, and by whom if not a trainer
+                    written = now
+                if abs(now - written) < abs(now - best):
+                    found, best = file, written
+    return found, best
 
 
 def _raise(error: OSError) -> None:
     """Raise what `os.walk` would pass over, unless there is nothing to see any more."""
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _age(file: Path) -> float:
-    """Return for how many seconds a file has been as it is: none if it goes just now."""
-    with naming(file):
-        try:
-            return time.time() - file.lstat().st_mtime
-        except FileNotFoundError:
-            return 0.0
-
-
-def _is_trainers(name: str) -> bool:
-    """Whether only a trainer would write this file of a run: a log, say, or its progress."""
-    return any(fnmatchcase(name, each) for each in _LOGS)
 
 
 def _minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A piece of a tensor → its values in the target dtype, and what rounding did to them.
+"""A piece of a tensor → its values in the target dtype.
 
 Every cast equals torch's ``tensor.to(dtype)``, bit for bit; NaN stays NaN. To bf16 and fp32
 the kernels are numpy's and ml_dtypes', which load in a fraction of the time; to fp16 it is

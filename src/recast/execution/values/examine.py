@@ -3,11 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from recast.execution.values.cast import Array
-from recast.execution.values.facts import Numbers, nothing_seen
+from recast.dtypes import Dtype
+from recast.execution.values.cast import NUMPY_DTYPES, Array
+from recast.execution.values.facts import BF16_LOSES, FP16_LOSES, Numbers, nothing_seen
 
 # Infinity less infinity, and what a signalling NaN signals, is looked for and no surprise.
-_QUIET = np.errstate(invalid="ignore", over="ignore")
+_QUIET = np.errstate(invalid="ignore", over="ignore", under="ignore")
+_NARROW = {NUMPY_DTYPES[Dtype.BF16]: BF16_LOSES, NUMPY_DTYPES[Dtype.F16]: FP16_LOSES}
 
 
 @_QUIET
@@ -18,6 +20,17 @@ def examine(values: Array, starts: Numbers) -> Array:
         values: flat.
         starts: where in them each tensor begins; no two alike, the first one 0.
     """
+    facts = _look(values, starts)
+    finite = np.isfinite(values)
+    for dtype, flag in _NARROW.items():
+        if values.dtype != dtype:
+            lost = (values.astype(dtype).astype(values.dtype) != values) & finite
+            facts["lost"] |= np.where(_counts(lost, starts) > 0, flag, 0).astype(np.uint64)
+    return facts
+
+
+def _look(values: Array, starts: Numbers) -> Array:
+    """Return what the values of each tensor are, but for what narrower dtypes would lose."""
     facts = nothing_seen(len(starts))
     magnitude = _magnitudes(values, starts)
     if not np.isfinite(magnitude).all():
@@ -33,8 +46,8 @@ def examine(values: Array, starts: Numbers) -> Array:
 
 @_QUIET
 def compare(values: Array, cast: Array, starts: Numbers) -> Array:
-    """Return also what casting *values* to *cast* did to each tensor."""
-    facts = examine(values, starts)
+    """Return what the values are, save `lost`, and what casting them to *cast* did to them."""
+    facts = _look(values, starts)
     wide = np.float64 if values.dtype == np.float64 else np.float32
     difference = cast.astype(wide)
     np.subtract(values, difference, out=difference, dtype=wide, casting="unsafe")

@@ -14,6 +14,7 @@ Numbers = NDArray[np.intp]
 #   bits              the OR of the bits of all values that are no NaN
 #   magnitude         the largest magnitude of a finite value
 #   nan, infinite     how many values are that
+#   lost              BF16_LOSES if bf16 does not hold every finite value, FP16_LOSES likewise
 # What a cast did to them:
 #   changed           how many values are not what they were; NaN stays NaN
 #   largest_error     the largest absolute error of a value that stayed finite
@@ -31,10 +32,13 @@ FACTS = np.dtype(
         ("overflowed", "<i8"),
         ("largest_overflow", "<f8"),
         ("underflowed", "<i8"),
+        ("lost", "<u8"),
     ]
 )
+_FLAGS = ("bits", "lost")
 _COUNTS = ("nan", "infinite", "changed", "overflowed", "underflowed")
 _MAXIMA = ("magnitude", "largest_error", "largest_overflow")
+BF16_LOSES, FP16_LOSES = 1, 2
 _MANTISSA = {Dtype.F16: 10, Dtype.BF16: 7, Dtype.F32: 23, Dtype.F64: 52}  # bits that are stored
 
 
@@ -45,7 +49,8 @@ def nothing_seen(tensors: int) -> Array:
 
 def add(facts: Array, found: Array, tensors: Numbers | slice = np.s_[:]) -> None:
     """Take into *facts* what was *found* of these *tensors*, of which no two are alike."""
-    facts["bits"][tensors] |= found["bits"]
+    for name in _FLAGS:
+        facts[name][tensors] |= found[name]
     for name in _COUNTS:
         facts[name][tensors] += found[name]
     for name in _MAXIMA:

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Whoever loads the library looks at this first: a stale one must not be called. */
-#define INTERFACE 2
+#define INTERFACE 3
 
 /* Several versions of the loop, of which the processor's best is chosen when the library loads. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
@@ -37,6 +37,7 @@ struct facts {
     int64_t overflowed;
     double largest_overflow;
     int64_t underflowed;
+    uint64_t lost; /* which the cast does not look for */
 };
 
 struct block {
@@ -139,23 +140,42 @@ static void cast_tensor(
 }
 
 /* What the values of a tensor are: the OR of those that are no NaN, the bits of the largest
- * magnitude of a finite one, and how many are not finite. */
+ * magnitude of a finite one, how many are not finite, and which of the narrow dtypes do not hold
+ * every finite one. */
 struct seen {
     uint64_t bits;
     int64_t magnitude;
     int64_t nan;
     int64_t infinite;
+    uint64_t lost;
 };
+
+/* A dtype that may hold fewer numbers, as a power of two, its mantissa's bits and its largest. */
+struct narrow {
+    int least; /* from 2**least on, it keeps all bits of its mantissa */
+    int mantissa;
+    double largest;
+    uint64_t loses; /* what to say where it does not hold a number */
+};
+
+static const struct narrow BF16 = {-126, 7, 0x1.fep127, 1};
+static const struct narrow FP16 = {-14, 10, 65504, 2};
 
 static int64_t larger_bits(int64_t one, int64_t other) {
     return one > other ? one : other;
 }
 
-#define WIDTH 16
-#include "look.h"
 #define WIDTH 32
+#define FLOAT float
+#define MANTISSA 23
+#define BIAS 127
 #include "look.h"
 #define WIDTH 64
+#define FLOAT double
+#define MANTISSA 52
+#define BIAS 1023
+#include "look.h"
+#define WIDTH 16 /* which is widened to 32 for what arithmetic it takes */
 #include "look.h"
 
 int recast_interface(void) {

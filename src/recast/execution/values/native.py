@@ -10,7 +10,7 @@ from recast.execution.values.cast import Array
 from recast.execution.values.facts import FACTS, Numbers
 
 LIBRARY = Path(__file__).with_name("libnative.so")
-_INTERFACE = 2  # that native.c states, so that a library from another day is not called
+_INTERFACE = 3  # that native.c states, so that a library from another day is not called
 
 
 @cache
@@ -28,7 +28,13 @@ def library() -> ctypes.CDLL | None:
 
 # What look.h writes down of a tensor.
 _SEEN = np.dtype(
-    [("bits", "<u8"), ("magnitude", "<i8"), ("nan", "<i8"), ("infinite", "<i8")],
+    [
+        ("bits", "<u8"),
+        ("magnitude", "<i8"),
+        ("nan", "<i8"),
+        ("infinite", "<i8"),
+        ("lost", "<u8"),
+    ],
 )
 
 
@@ -51,7 +57,7 @@ def look(values: Array, starts: Numbers) -> Array:
         _address(seen),
     )
     facts = np.zeros(len(starts), FACTS)
-    for name in ("bits", "nan", "infinite"):
+    for name in ("bits", "nan", "infinite", "lost"):
         facts[name] = seen[name]
     facts["magnitude"] = seen["magnitude"].astype(bits).view(values.dtype)
     return facts

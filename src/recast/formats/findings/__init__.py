@@ -1,6 +1,9 @@
 """What is wrong or surprising in a checkpoint, each thing under a name of its own."""
 
+from dataclasses import replace
+
 from recast.formats.checkpoint import Checkpoint
+from recast.formats.findings import cures
 from recast.formats.findings.beside import ambiguous, stray_shards, trainer_state
 from recast.formats.findings.claims import claims, header_metadata, index_claims, totals
 from recast.formats.findings.finding import BLOCKING, SEVERITIES, Finding, Severity
@@ -33,13 +36,25 @@ def findings(checkpoint: Checkpoint, *, base: Checkpoint | None = None) -> tuple
         *empty(checkpoint),
         *(() if codes else oversized(checkpoint)),
         *(() if base is None else wider_than(base, checkpoint)),
-        *claims(checkpoint),
-        *index_claims(checkpoint),
+        # What a quantized model computes in, no header shows.
+        *(() if codes else claims(checkpoint)),
+        *(() if codes else index_claims(checkpoint)),
         *totals(checkpoint),
         *(() if codes else mixed(checkpoint)),
         *header_metadata(checkpoint),
     )
-    is_sound = all(finding.severity is not Severity.ERROR for finding in found)
-    every = (*found, *trainer_state(checkpoint, is_sound=is_sound))
+    errors = {finding.name for finding in found if finding.severity is Severity.ERROR}
+    within_reach = (_without_refused_command(finding, errors) for finding in found)
+    every = (*within_reach, *trainer_state(checkpoint, is_sound=not errors))
     order = list(Severity)
     return tuple(sorted(every, key=lambda finding: order.index(finding.severity)))
+
+
+def _without_refused_command(finding: Finding, errors: set[str]) -> Finding:
+    """Return *finding*; without what to type, if that would only be told of *errors*.
+
+    Their own commands come first. Sums are put right in a quantized model too.
+    """
+    is_first = finding.severity is Severity.ERROR or not errors
+    adds_up = errors == {"quantized"} and finding.command.endswith(cures.FIX_CONFIG)
+    return finding if is_first or adds_up else replace(finding, command="")

@@ -53,8 +53,8 @@ def index_claims(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Find index metadata that says another dtype than what is stored."""
     for weights in checkpoint.weights:
         stored = main_dtype(weights.shards)
-        if weights.index is not None and weights.index.claims_dtype and stored is not None:
-            claim = DtypeClaim(("metadata", "dtype"), weights.index.dtype)
+        claim = None if weights.index is None else weights.index.claim
+        if claim is not None and stored is not None:
             cure = ("make it true", cures.truth(checkpoint, stored))
             yield from _mismatches(weights.name, (claim,), stored, cure)
 

@@ -7,6 +7,7 @@ from recast.dtypes import TARGETS, Dtype
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import HubPath
 
+FIX_CONFIG = "--fix-config"
 _SCRIPT = "zero_to_fp32.py"  # which DeepSpeed lays beside its global_step folder
 
 
@@ -23,7 +24,7 @@ def truth(checkpoint: Checkpoint, dtype: Dtype | None) -> str:
     """
     if isinstance(checkpoint.path, HubPath) or _cached_from(checkpoint.path):
         return conversion(checkpoint, dtype)
-    return shlex.join(["recast", str(checkpoint.path), "--fix-config"])
+    return shlex.join(["recast", str(checkpoint.path), FIX_CONFIG])
 
 
 def likeness(checkpoint: Checkpoint, base: Checkpoint) -> str:

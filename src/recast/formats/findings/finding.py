@@ -30,6 +30,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "quantized": Severity.ERROR,
     "trainer-state": Severity.NOTE,
     "unindexed-tensors": Severity.ERROR,
+    "vanished-values": Severity.WARNING,
     "wrong-total-size": Severity.WARNING,
 }
 BLOCKING = tuple(name for name, each in SEVERITIES.items() if each is Severity.ERROR)

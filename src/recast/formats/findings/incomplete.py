@@ -1,10 +1,12 @@
 """Weights that are not all there, or on which index and shards disagree."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from recast.formats.checkpoint import Checkpoint, Weights
+from recast.formats.checkpoint import Checkpoint, Shard, Weights
 from recast.formats.findings import cures
 from recast.formats.findings.finding import Finding, Severity, listed
+
+_LEFT_WHOLE = 100_000  # parameters: DeepSpeed's stage3_param_persistence_threshold by default
 
 
 def incomplete(checkpoint: Checkpoint, weights: Weights) -> Iterator[Finding]:
@@ -58,23 +60,43 @@ def misindexed(weights: Weights) -> Iterator[Finding]:
 
 def empty(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Find weights without a value: what a ZeRO-3 rank holds when nothing was gathered."""
-    for shard in checkpoint.shards:
-        empty = [
+    command = cures.gathering(checkpoint)
+    remedy = "gather them from the global_step folder beside it"
+    if not command:
+        remedy = "run DeepSpeed's zero_to_fp32.py where its global_step folder lies"
+    for shard, names in hollow(checkpoint.shards).items():
+        yield Finding(
+            "empty-tensors",
+            Severity.ERROR,
+            shard,
+            f"holds {listed(names)} without a value: a ZeRO-3 save that gathered nothing",
+            remedy,
+            names,
+            command,
+        )
+
+
+def hollow(shards: Collection[Shard]) -> Mapping[str, tuple[str, ...]]:
+    """Return, by shard, the tensors that ZeRO-3 has left without a value; nothing if it has not.
+
+    A weight is never empty otherwise. Several buffers may be, but then beside tensors as large as
+    those of which ZeRO-3 leaves none whole, unless told to.
+    """
+    empty = {
+        shard.name: sorted(  # where nothing has a place, no order is that of the data
             name
             for name, tensor in shard.header.tensors.items()
-            if tensor.dtype.is_floating and tensor.shape == (0,) and name.endswith(".weight")
-        ]
-        if empty:
-            command = cures.gathering(checkpoint)
-            remedy = "gather them from the global_step folder beside it"
-            if not command:
-                remedy = "run DeepSpeed's zero_to_fp32.py where its global_step folder lies"
-            yield Finding(
-                "empty-tensors",
-                Severity.ERROR,
-                shard.name,
-                f"holds {listed(empty)} without a value: a ZeRO-3 save that gathered nothing",
-                remedy,
-                tuple(empty),
-                command,
-            )
+            if tensor.shape == (0,) and tensor.dtype.is_floating
+        )
+        for shard in shards
+    }
+    names = [name for each in empty.values() for name in each]
+    is_zero_3 = any(name.endswith(".weight") for name in names) or (
+        len(names) > 1
+        and not any(
+            tensor.dtype.is_floating and tensor.parameters > _LEFT_WHOLE
+            for shard in shards
+            for tensor in shard.header.tensors.values()
+        )
+    )
+    return {shard: tuple(found) for shard, found in empty.items() if found and is_zero_3}

@@ -1,4 +1,4 @@
-"""Values that are no numbers: what only who reads them can find."""
+"""Values that are no numbers, or no longer there: what only who reads them can find."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,3 +17,18 @@ def non_finite(
         count = sum(each[2] for each in broken)
         text = f"{problem}: {count:,}, in {listed(names)}"
         yield Finding("non-finite-values", Severity.WARNING, broken[0][0], text, remedy, names)
+
+
+def vanished(tensors: Iterable[tuple[str, str]], dtype: str) -> Iterator[Finding]:
+    """Find tensors, each with its shard, of which a cast to *dtype* has left nothing but zeros."""
+    emptied = list(tensors)
+    if emptied:
+        names = tuple(name for _, name in emptied)
+        yield Finding(
+            "vanished-values",
+            Severity.WARNING,
+            emptied[0][0],
+            f"every value that was not zero became zero in {dtype}, in {listed(names)}",
+            "convert again, and keep these tensors as they are",
+            names,
+        )

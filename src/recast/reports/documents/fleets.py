@@ -69,6 +69,11 @@ def unread(found: Sequence[Unread]) -> list[Document]:
     ]
 
 
+def outside(found: Sequence[Path]) -> list[Document]:
+    """Return which checkpoints were left alone, since links lead to them."""
+    return [{"path": str(each), "leads_to": str(each.resolve())} for each in found]
+
+
 def repair(
     root: Path, outcomes: Sequence[Outcome], target: Dtype, seconds: float, *, in_place: bool
 ) -> Document:
@@ -111,6 +116,8 @@ def _evidence(total: EvidenceTotal) -> Document:
         "tensors": total.tensors,
         "lossless_tensors": total.lossless,
         "overflowed_values": total.overflowed,
+        "underflowed_values": total.underflowed,
+        "vanished_tensors": total.vanished,
         "largest_error": total.worst.largest_error if total.worst else 0.0,
         "worst_tensor": total.worst.name if total.worst else None,
     }

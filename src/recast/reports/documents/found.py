@@ -1,20 +1,21 @@
 """What was done, and what was found, as documents."""
 
+from collections.abc import Sequence
+
 from recast.errors import RecastError
 from recast.planning.publication import Publication
 from recast.reports.conversion import Conversion
 from recast.reports.documents.parts import Document, finding
 from recast.reports.documents.planned import plan_document
-from recast.reports.evidence import Evidence
+from recast.reports.evidence import Evidence, EvidenceTotal
 from recast.reports.scan import Scan
-from recast.reports.verification import Verification
+from recast.reports.verification import Difference, Verification
 
 
 def conversion(
     done: Conversion, push: Publication | None = None, url: str | None = None
 ) -> Document:
     """Return what was written, and the evidence of every tensor that was cast."""
-    total = done.total
     cast = [(each, _evidence(shard.name, each)) for shard in done.shards for each in shard.evidence]
     return plan_document(done.plan, done.target or done.plan.default_target, push, url) | {
         "kind": "conversion",
@@ -22,20 +23,33 @@ def conversion(
         "resumed_shards": done.resumed,
         "discarded": done.discarded,
         "seconds": round(done.seconds, 3),
-        "evidence": {
-            "tensors": total.tensors,
-            "lossless_tensors": total.lossless,
-            "changed_values": total.changed,
-            "overflowed_values": total.overflowed,
-            "underflowed_values": total.underflowed,
-            "nan_values": total.nan,
-            "worst": next((doc for each, doc in cast if each is total.worst), None),
-            "most_overflowed": next(
-                (doc for each, doc in cast if each is total.most_overflowed), None
-            ),
-        },
+        "evidence": None if done.found else _total(done.total, cast),
         "findings": [finding(each) for each in done.findings],
         "tensors": [doc for _, doc in cast],
+    }
+
+
+def _total(total: EvidenceTotal, cast: Sequence[tuple[Evidence, Document]]) -> Document:
+    """Return the evidence of all tensors together, of which *cast* has each one's."""
+    return {
+        "tensors": total.tensors,
+        "lossless_tensors": total.lossless,
+        "changed_values": total.changed,
+        "overflowed_values": total.overflowed,
+        "underflowed_values": total.underflowed,
+        "vanished_tensors": total.vanished,
+        "nan_values": total.nan,
+        "infinite_values": total.infinite,
+        "largest_magnitude": total.magnitude,
+        "mantissa_bits": total.mantissa_bits,
+        **{
+            name: next((doc for each, doc in cast if each is found), None)
+            for name, found in (
+                ("worst", total.worst),
+                ("most_overflowed", total.most_overflowed),
+                ("most_underflowed", total.most_underflowed),
+            )
+        },
     }
 
 
@@ -67,6 +81,7 @@ def scan(found: Scan) -> Document:
         "bytes": found.nbytes,
         "seconds": round(found.seconds, 3),
         "findings": [finding(each) for each in found.findings],
+        "skipped": [{"dtype": dtype.value, "tensors": count} for dtype, count in found.skipped],
         "tensors": [
             {
                 "file": each.shard,
@@ -75,6 +90,7 @@ def scan(found: Scan) -> Document:
                 "parameters": each.parameters,
                 "mantissa_bits": each.mantissa_bits,
                 "fits_bf16": each.fits_bf16,
+                "fits_fp16": each.fits_fp16,
                 "largest_magnitude": each.magnitude,
                 "nan_values": each.nan,
                 "infinite_values": each.infinite,
@@ -101,13 +117,17 @@ def verification(verdict: Verification) -> Document:
             }
             for shard in verdict.shards
         ],
+        "casts": [{"dtype": dtype.value, "tensors": count} for dtype, count in verdict.casts],
         "other_files": verdict.files,
         "remedy": verdict.remedy or None,
-        "differences": [
-            {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
-            for each in verdict.differences
-        ],
+        "differences": [_difference(each) for each in verdict.differences],
+        "notes": [_difference(each) for each in verdict.notes],
     }
+
+
+def _difference(each: Difference) -> Document:
+    """Return one thing that verifying has found."""
+    return {"file": each.file, "tensor": each.tensor or None, "problem": each.problem}
 
 
 def error(path: str, problem: RecastError) -> Document:

@@ -1,11 +1,12 @@
 """What lies in a checkpoint, as a document."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from recast.dtypes import Dtype, named
+from recast.dtypes import Dtype
 from recast.errors import RecastError
 from recast.formats.checkpoint import Checkpoint, DtypeShare, Weights, dtype_shares
+from recast.formats.config import DtypeClaim
 from recast.formats.findings import findings
 from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
@@ -88,20 +89,19 @@ def _claims(checkpoint: Checkpoint) -> Iterator[Document]:
     """Yield every dtype key, of configs and of index metadata."""
     for config in checkpoint.configs.values():
         for claim in config.claims:
-            yield _claim(config.name, claim.path, claim.value)
+            yield _claim(config.name, claim)
     for weights in checkpoint.weights:
-        if weights.index is not None and weights.index.dtype is not None:
-            yield _claim(weights.index.name, ("metadata", "dtype"), weights.index.dtype)
+        if weights.index is not None and (said := weights.index.claim) is not None:
+            yield _claim(weights.index.name, said)
 
 
-def _claim(file: str, path: Iterable[str], value: str | None) -> Document:
+def _claim(file: str, claim: DtypeClaim) -> Document:
     """Return one dtype key, and the dtype that its value names."""
-    dtype = named(value)
     return {
         "file": file,
-        "key": list(path),
-        "value": value,
-        "dtype": None if dtype is None else dtype.value,
+        "key": list(claim.path),
+        "value": claim.value,
+        "dtype": None if claim.dtype is None else claim.dtype.value,
     }
 
 

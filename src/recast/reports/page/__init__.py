@@ -6,8 +6,9 @@ renders it.
 """
 
 from importlib import resources
+from typing import Any
 
-from recast.errors import RecastError
+from recast.errors import TargetError
 from recast.formats.checkpoint import Checkpoint
 from recast.reports.conversion import Conversion
 from recast.reports.page.pages import of_checkpoint, of_conversion, of_scan, of_verification
@@ -17,8 +18,9 @@ from recast.reports.text import printable
 from recast.reports.verification import Verification
 
 Result = Checkpoint | Conversion | Scan | Verification
+BEGINNING = b"<!doctype html>"  # of every page, by which one can be known
 
-__all__ = ["Result", "html"]
+__all__ = ["BEGINNING", "Result", "html", "renderer"]
 
 
 def _page(result: Result) -> Page:
@@ -33,18 +35,24 @@ def _page(result: Result) -> Page:
 
 
 def html(result: Result) -> str:
-    """Return the page of *result* as one HTML document. Raises RecastError without Jinja2."""
+    """Return the page of *result* as one HTML document. Raises TargetError without Jinja2."""
+    template = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
+    page: str = renderer().from_string(template).render(page=_page(result))
+    return page
+
+
+def renderer() -> Any:  # noqa: ANN401 - Jinja2's type is only known where Jinja2 is
+    """Return what makes a page of the template. Raises TargetError without Jinja2."""
     try:
         import jinja2  # noqa: PLC0415 - only who wants a page needs it
     except ImportError:
-        raise RecastError(
+        raise TargetError(
             "report", "needs Jinja2, which is not installed", "pip install 'recast[report]'"
         ) from None
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = _figure
     environment.filters["printable"] = printable
-    template = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
-    return environment.from_string(template).render(page=_page(result))
+    return environment
 
 
 def _figure(value: object) -> str:

@@ -58,6 +58,8 @@ def error_map(evidence: Iterable[Evidence]) -> Map:
         hint = f"largest error {worst.largest_error:.3g}, {worst.changed:,} values changed"
         if worst.overflowed:
             hint = f"{worst.overflowed:,} finite values became infinite"
+        elif worst.underflowed:
+            hint += f", {worst.underflowed:,} of them to zero"
         return Cell(colour(worst), f"{hint} in {worst.name}")
 
     used = {colour(each) for each in listed}

@@ -1,5 +1,6 @@
 """What there is to show of each kind of result."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from recast.dtypes import Dtype
@@ -10,12 +11,12 @@ from recast.planning.plan import TensorPlan
 from recast.planning.planner import make_plan
 from recast.planning.policy import Policy
 from recast.reports.conversion import Conversion
-from recast.reports.evidence import Evidence, EvidenceTotal
+from recast.reports.evidence import Evidence
 from recast.reports.loaders import loadings
 from recast.reports.page.maps import dtype_map, error_map, mantissa_map, maps
 from recast.reports.page.parts import Page, Table, Tile, bars, shares, table
 from recast.reports.scan import Scan
-from recast.reports.text import nbytes
+from recast.reports.text import counted, nbytes
 from recast.reports.verification import Verification
 
 _EVIDENCE = (
@@ -37,7 +38,10 @@ def of_checkpoint(checkpoint: Checkpoint) -> Page:
     )
     return Page(
         title=f"{checkpoint.path.name}: what is stored",
-        sentence=f"{len(tensors):,} tensors in {len(checkpoint.shards):,} weights files.",
+        sentence=(
+            f"{counted(len(tensors), 'tensor')} in "
+            f"{counted(len(checkpoint.shards), 'weights file')}."
+        ),
         about=f"What the headers of the files in {checkpoint.path} say. No value was read.",
         tiles=(
             Tile("weights", nbytes(checkpoint.size)),
@@ -61,9 +65,17 @@ def of_conversion(done: Conversion) -> Page:
     tensors = [(shard.name, tensor) for shard in made.shards for tensor in shard.tensors]
     evidence = {(shard.name, each.name): each for shard in done.shards for each in shard.evidence}
     after = shares(tensor for _, tensor in tensors)
+    measured = (
+        Tile("tensors cast", f"{total.tensors:,} of {len(tensors):,}"),
+        Tile("of them lossless", f"{total.lossless:,}"),
+        Tile("values changed", f"{total.changed:,}"),
+        Tile("became infinite", f"{total.overflowed:,}"),
+        Tile("became zero", f"{total.underflowed:,}"),
+        Tile("NaN", f"{total.nan:,}"),
+    )
     return Page(
         title=f"{made.checkpoint.path.name}: converted to {target}",
-        sentence=_said_of(total) if evidence else "Nothing had to be cast.",
+        sentence=_said_of(done),
         about=(
             f"{made.checkpoint.path} was rewritten in {target}, into {done.target or 'nothing'}: "
             "each value became the nearest one that the new dtype has. Tensors that are known to "
@@ -72,12 +84,7 @@ def of_conversion(done: Conversion) -> Page:
         tiles=(
             Tile("before", nbytes(made.size_before)),
             Tile("after", nbytes(made.size)),
-            Tile("tensors cast", f"{total.tensors:,} of {len(tensors):,}"),
-            Tile("of them lossless", f"{total.lossless:,}"),
-            Tile("values changed", f"{total.changed:,}"),
-            Tile("became infinite", f"{total.overflowed:,}"),
-            Tile("became zero", f"{total.underflowed:,}"),
-            Tile("NaN", f"{total.nan:,}"),
+            *(() if done.found else measured),
         ),
         bars=bars((("before", made.checkpoint.dtypes), ("after", after))),
         maps=maps(
@@ -125,9 +132,9 @@ def of_scan(found: Scan) -> Page:
 
 def of_verification(verdict: Verification) -> Page:
     """Show whether everything is as it should be."""
-    tensors = sum(shard.tensors for shard in verdict.shards)
     holds = "is" if verdict.holds else "is NOT"
     differences = ((each.file, each.tensor, each.problem) for each in verdict.differences)
+    notes = ((each.file, each.tensor, each.problem) for each in verdict.notes)
     shards = (
         (each.name, "as it should be" if each.holds else "NOT", each.tensors, each.differing)
         for each in verdict.shards
@@ -138,12 +145,14 @@ def of_verification(verdict: Verification) -> Page:
         about=verdict.remedy
         or "The source was cast again, and every bit, name and file compared with the result.",
         tiles=(
-            Tile("tensors compared", f"{tensors:,}"),
+            Tile("tensors compared", f"{verdict.tensors:,}"),
+            *(Tile(f"cast to {dtype.torch_name}", f"{n:,}") for dtype, n in verdict.casts),
             Tile("other files", f"{verdict.files:,}"),
             Tile("differences", f"{len(verdict.differences):,}"),
         ),
         tables=(
             table("Differences", ("file", "tensor", "what is the matter"), differences),
+            table("Notes", ("file", "tensor", "what the cast has done"), notes),
             table("Weights files", ("file", "verdict", "tensors", "of them differing"), shards),
         ),
     )
@@ -180,15 +189,31 @@ def _loads_table(checkpoint: Checkpoint) -> Table:
     return table("Loaded by", ("program", "told", "as it is", "as bf16"), rows)
 
 
-def _said_of(total: EvidenceTotal) -> str:
-    """Return what rounding did, in a sentence."""
-    if total.worst is None:
+def _said_of(done: Conversion) -> str:
+    """Return what rounding did, in a sentence or two."""
+    if done.found:
+        command = shlex.join(
+            ["recast", str(done.target), "--against", str(done.plan.checkpoint.path)]
+        )
+        return (
+            f"{done.target} was there already: what rounding did was measured by the run that made "
+            f"it. This compares every bit of it with the source: {command}"
+        )
+    total = done.total
+    if not total.tensors:
+        return "Nothing had to be cast."
+    if total.lossless == total.tensors:
         return f"Lossless: no value of {total.tensors:,} cast tensors changed."
-    lossy = total.tensors - total.lossless
-    return (
-        f"{lossy:,} of {total.tensors:,} cast tensors were rounded; the largest error of a value "
-        f"is {total.worst.largest_error:.3g}, in {total.worst.name}."
-    )
+    said = f"{total.rounded:,} of {total.tensors:,} cast tensors were rounded"
+    if total.worst is not None:
+        error = f"{total.worst.largest_error:.3g}, in {done.name_of(total.worst)}"
+        said += f"; the largest error of a value is {error}"
+    said += "."
+    if total.overflowed:
+        said += f" {total.overflowed:,} finite values became infinite."
+    if total.vanished:
+        said += f" Of {total.vanished:,}, every value that was not zero became zero."
+    return said
 
 
 def _evidence_table(

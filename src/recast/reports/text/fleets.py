@@ -150,17 +150,22 @@ def bases(root: Path, found: Sequence[Survey] | Sequence[Outcome]) -> str:
     return text.printable(line)
 
 
-def unread(root: Path, found: Sequence[Unread]) -> str:
-    """Return which folders have weights in a form that recast does not read; "" if none.
+def besides(root: Path, unread: Sequence[Unread], outside: Sequence[Path]) -> str:
+    """Return which folders were found whose weights are not read, or left alone; "" if none.
 
-    Each form has its line, which begins with the end of the one before.
+    Each line begins with the end of the one before.
     """
-    lines = ""
-    for form in dict.fromkeys(each.form for each in found):
-        folders = [_below(root, each.path) for each in found if each.form is form]
-        where = text.printable(_some(folders))
-        lines += f"\n  unread    {form.value} in {where}: {form.remedy}"
-    return lines
+    lines = []
+    for form in dict.fromkeys(each.form for each in unread):
+        folders = [_below(root, each.path) for each in unread if each.form is form]
+        lines.append(f"  unread    {form.value} in {_some(folders)}: {form.remedy}")
+    if outside:
+        folders = [f"{_below(root, each)} (at {each.resolve()})" for each in outside]
+        lines.append(
+            f"  outside   left alone, since links lead out of {root} to {_some(folders)}: "
+            "name that folder itself, or give -o"
+        )
+    return "".join(f"\n{text.printable(line)}" for line in lines)
 
 
 def duration(seconds: float) -> str:
@@ -206,11 +211,17 @@ def _repair(
     if worst is not None:
         tensor, path = worst
         where = f"{tensor.name} of {_below(root, path)}"
-        rounded = sum(1 for each in done if each.evidence and each.evidence.worst)
+        rounded = sum(1 for each in done if each.evidence and each.evidence.rounded)
         yield (
             f"  rounded   {_checkpoints(rounded)}, "
             f"largest error {tensor.largest_error:.3g} in {where}"
         )
+    emptied = [(each.path, each.evidence.vanished) for each in done if each.evidence]
+    for path, tensors in emptied:
+        if tensors:
+            count = f"{tensors:,} tensor{'s' if tensors > 1 else ''}"
+            what = f"every value that was not zero became zero in {count} [vanished-values]"
+            yield f"  {'warning':<10}{_below(root, path)}: {what}"
     for fate in (Fate.SKIPPED, Fate.FAILED):
         met = [(each.path, each.error) for each in outcomes if each.fate is fate]
         yield from _problems(root, fate.value, [(path, why) for path, why in met if why])

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from recast.reports.conversion import Conversion
-from recast.reports.evidence import EvidenceTotal
 from recast.reports.scan import Scan
 from recast.reports.text.lines import (
     counted,
@@ -16,7 +15,7 @@ from recast.reports.text.lines import (
     shortened,
 )
 from recast.reports.text.planned import cast, like, nothing_to_do
-from recast.reports.verification import Verification
+from recast.reports.verification import ShardVerdict, Verification
 
 
 def conversion(done: Conversion, url: str | None = None) -> str:
@@ -51,19 +50,26 @@ def _conversion(done: Conversion) -> Iterator[str]:
     yield from cast(made)
     yield from like(made.like)
     yield from left_out(made.checkpoint.left_out)
-    yield from _rounding(done.total)
+    yield from _rounding(done)
     yield from findings_lines(done.findings)
 
 
-def _rounding(total: EvidenceTotal) -> Iterator[str]:
+def _rounding(done: Conversion) -> Iterator[str]:
     """Yield what the casts did to the values."""
+    total = done.total
     cast = counted(total.tensors, "tensor")
-    if total.worst is not None:
-        lossy = total.tensors - total.lossless
-        error = f"largest error {total.worst.largest_error:.3g} in {total.worst.name}"
-        yield from labelled("rounded", [f"{lossy:,} of {cast}, {error}"])
-    elif total.tensors:
+    if total.tensors and total.lossless == total.tensors:
         yield from labelled("lossless", [f"no value changed in {cast}"])
+    if total.worst is not None:
+        error = f"largest error {total.worst.largest_error:.3g} in {done.name_of(total.worst)}"
+        yield from labelled("rounded", [f"{total.rounded:,} of {cast}, {error}"])
+    for label, count, became, most in (
+        ("overflow", total.overflowed, "infinite", total.most_overflowed),
+        ("zeroed", total.underflowed, "zero", total.most_underflowed),
+    ):
+        if most is not None:
+            what = f"{counted(count, 'value')} became {became}"
+            yield from labelled(label, [f"{what}, most in {done.name_of(most)}"])
 
 
 def scan(found: Scan) -> str:
@@ -81,6 +87,10 @@ def _scan(found: Scan) -> Iterator[str]:
         used = f"up to {most} mantissa bits in use"
         fits = "bf16 holds every value" if fit == len(of_it) else f"bf16 holds {fit:,} exactly"
         yield from labelled(dtype.torch_name, [f"{counted(len(of_it), 'tensor')}, {used}; {fits}"])
+    if found.skipped:
+        count = counted(sum(count for _, count in found.skipped), "tensor")
+        dtypes = ", ".join(dtype.torch_name for dtype, _ in found.skipped)
+        yield from labelled("skipped", [f"{count} not looked at: {dtypes}"])
     largest = max(found.tensors, key=lambda each: each.magnitude, default=None)
     if largest is not None:
         yield from labelled("largest", [f"{largest.magnitude:.6g} in {largest.name}"])
@@ -104,22 +114,35 @@ def verification(verdict: Verification) -> str:
 
 
 def _verification(verdict: Verification) -> Iterator[str]:
-    tensors = sum(shard.tensors for shard in verdict.shards)
-    compared = f"{counted(tensors, 'tensor')} in {counted(len(verdict.shards), 'shard')}"
+    compared = f"{counted(verdict.tensors, 'tensor')} in {counted(len(verdict.shards), 'shard')}"
     if verdict.files:
         compared += f" and {counted(verdict.files, 'other file')}"
     if verdict.holds:
         yield f"{verdict.path}: verified, {compared} are what {verdict.against} becomes"
+        yield from _casts(verdict)
         return
     count = counted(len(verdict.differences), "difference")
     yield f"{verdict.path}: NOT what {verdict.against} becomes, {count}; compared {compared}"
+    yield from _casts(verdict)
     yield from (f"  {line}" for line in shortened(list(map(str, verdict.differences))))
     bad = [shard for shard in verdict.shards if not shard.holds]
     if bad and len(verdict.shards) > 1:
         good = counted(len(verdict.shards) - len(bad), "shard")
         yield f"  {good} of {len(verdict.shards):,} as they should be; not so:"
-        lines = [
-            f"{each.name}, {counted(each.differing, 'tensor')} of {each.tensors:,}" for each in bad
-        ]
-        yield from (f"    {line}" for line in shortened(lines))
+        yield from (f"    {line}" for line in shortened(list(map(_verdict, bad))))
     yield f"  {verdict.remedy}"
+
+
+def _casts(verdict: Verification) -> Iterator[str]:
+    """Yield how many tensors were cast to which dtype, and of which nothing is left by it."""
+    if verdict.casts:
+        said = [f"{count:,} to {dtype.torch_name}" for dtype, count in verdict.casts]
+        yield from labelled("cast", [f"{', '.join(said)}, of {counted(verdict.tensors, 'tensor')}"])
+    yield from labelled("note", shortened(list(map(str, verdict.notes))))
+
+
+def _verdict(shard: ShardVerdict) -> str:
+    """Return how much of a shard is not as it should be."""
+    if not shard.differing:
+        return f"{shard.name}, its header metadata alone"
+    return f"{shard.name}, {counted(shard.differing, 'tensor')} of {shard.tensors:,}"

@@ -59,9 +59,9 @@ def _claims(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{config.name}: {', '.join(map(str, config.claims)) or 'no dtype'}"
     for weights in checkpoint.weights:
         if (index := weights.index) is not None:
-            size, dtype = index.total_size, index.dtype
+            size, claim = index.total_size, index.claim
             said = "no total_size" if size is None else f"total_size = {size}"
-            yield f"{index.name}: {said}" + (f", dtype = {dtype}" if dtype else "")
+            yield f"{index.name}: {said}" + (f", {claim}" if claim else "")
 
 
 def _savings(checkpoint: Checkpoint) -> Iterator[str]:

@@ -404,6 +404,19 @@ def test_trainer_state_of_a_run_that_goes_on_stays_by_any_name(
     assert not (home / "optimizer.pt").exists()
 
 
+def test_trainer_state_that_a_run_has_elsewhere(mixed: Path) -> None:
+    """A run that keeps a checkpoint on another disk, behind a link, is known by both places."""
+    home = mixed / "run-1" / "checkpoint-200"
+    home.rename(mixed.parent / "elsewhere")
+    home.symlink_to(mixed.parent / "elsewhere")
+    runs.age(mixed.parent)
+    (mixed / "run-1" / "train.log").touch()
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
+
+
 def test_trainer_state_stays_where_logs_cannot_be_read(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,20 +85,29 @@ class _Runs:
 
         A trainer is silent between two checkpoints, but for the logs in its run's folder.
         """
-        run = path.resolve()
-        if _STEP.fullmatch(run.name):
-            run = run.parent
+        # Where a link to a checkpoint lies, too, somebody may be training.
+        for run in {_run(path.absolute()).resolve(), _run(path.resolve())}:
+            file, written = self._youngest_of(run)
+            age = time.time() - written
+            if file is not None and abs(age) < _IDLE:
+                raise StorageError(
+                    str(path),
+                    f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
+                    f"run again when its run has been idle for {_minutes(_IDLE)}",
+                )
+
+    def _youngest_of(self, run: Path) -> tuple[Path | None, float]:
+        """Return what `_youngest` does, or did a moment ago."""
         looked, file, written = self._youngest.get(run, (-math.inf, None, 0.0))
         if time.monotonic() - looked > _KNOWN:
             file, written = _youngest(run)
             self._youngest[run] = time.monotonic(), file, written
-        age = time.time() - written
-        if file is not None and abs(age) < _IDLE:
-            raise StorageError(
-                str(path),
-                f"may be resumed from: {file.relative_to(run)} is {_minutes(age)} old",
-                f"run again when its run has been idle for {_minutes(_IDLE)}",
-            )
+        return file, written
+
+
+def _run(path: Path) -> Path:
+    """Return the folder of the run to which the checkpoint *path* belongs, by its name."""
+    return path.parent if _STEP.fullmatch(path.name) else path
 
 
 def _youngest(run: Path) -> tuple[Path | None, float]:

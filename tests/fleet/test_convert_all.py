@@ -498,6 +498,18 @@ def test_a_fleet_of_nothing(executor: Executor | None) -> None:
     assert recast.convert_all([], "bf16", executor) == []
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_fleet_of_one(kind: Callable[[Path], str | Path], saved: Path, root: Path) -> None:
+    """A path is one checkpoint, and not its letters; patterns may come from a generator."""
+    path = root / "run-0" / "checkpoint-100"
+    patterns = (each for each in ["a.*"])
+    done = recast.convert_all(kind(path), "bf16", keep=patterns, in_place=True)
+    assert [(each.path, each.error) for each in done] == [(path, None)]
+    done = recast.convert_all([path], "bf16", in_place=True)
+    assert fates(done) == [Fate.REPAIRED]
+    runs.check_repaired(saved / "run-0" / "checkpoint-100", path)
+
+
 def test_in_place_and_out_exclude_each_other(root: Path) -> None:
     """A result goes to one place."""
     with pytest.raises(TargetError, match="is given beside in_place"):

@@ -75,17 +75,21 @@ def _client(address: str) -> Any:  # noqa: ANN401 - Dask is an extra, and may no
         )
     found: Future[Any] = Future()
 
+    client = Client.__new__(Client)  # at hand also when it cannot be completed
+
     def connect() -> None:
         try:
-            found.set_result(Client(address, timeout=_PATIENCE, set_as_default=False))  # type: ignore[no-untyped-call]
+            client.__init__(address, timeout=_PATIENCE, set_as_default=False)  # type: ignore[misc]
+            found.set_result(client)
         except Exception as error:  # noqa: BLE001 - raised by who waits
+            client.status = "closed"  # else its finalizer waits for who never was there
             found.set_exception(error)
 
     # Dask waits for ever where somebody answers who is no scheduler, hence the second limit.
     Thread(target=connect, name="recast-connect", daemon=True).start()
     try:
         return found.result(1.5 * _PATIENCE)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # noqa: BLE001 - as many kinds as there are ways to connect
         why = str(error).partition("\n")[0] or "somebody else does"
         raise WorkerError(address, f"no scheduler answers there ({why})", _START_ONE) from None
 

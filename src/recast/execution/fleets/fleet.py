@@ -18,7 +18,7 @@ from recast.reports.fleet import Outcome
 
 
 def convert_all(
-    paths: Iterable[AnyPath],
+    paths: Iterable[AnyPath] | AnyPath,
     dtype: object,
     executor: Executor | None = None,
     *,
@@ -43,7 +43,7 @@ def convert_all(
     lose values.
 
     Args:
-        paths: the checkpoints, such as `discover` yields them.
+        paths: the checkpoints, such as `discover` yields them, or one.
         dtype: the target, as for `plan`.
         executor: who converts the shards: any executor of `concurrent.futures`, such as a
             process pool or a Dask client's; the threads of this process if left out. Its
@@ -82,14 +82,14 @@ def convert_all(
     dtypes.target(dtype)
     if in_place and out is not None:
         raise TargetError(str(out), "is given beside in_place", "choose one of them")
-    listed = list(dict.fromkeys(map(Path, paths)))
+    listed = list(dict.fromkeys(map(Path, _listed(paths))))
     wishes = {
         "like": like if like in (None, AUTO) or isinstance(like, Checkpoint) else inspect(like),
-        "keep": (keep,) if isinstance(keep, str) else tuple(keep),
-        "cast": (cast,) if isinstance(cast, str) else tuple(cast),
+        "keep": _listed(keep),
+        "cast": _listed(cast),
         "keep_rules": keep_rules,
         "lossless": lossless,
-        "allow": (allow,) if isinstance(allow, str) else tuple(allow),
+        "allow": _listed(allow),
     }
     places = Places(
         Path(out) if out else None,
@@ -106,6 +106,11 @@ def convert_all(
         evidence=evidence or lossless,
     )
     return fleet.convert(listed)
+
+
+def _listed(given: Iterable[AnyPath] | AnyPath) -> tuple[AnyPath, ...]:
+    """Return what was *given* as a tuple, to be read by each checkpoint; a name is one of them."""
+    return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
 
 
 def _root(paths: Sequence[Path], root: AnyPath | None) -> Path:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -34,20 +35,19 @@ shard_job.own_version = lambda: "0.0.1"
 """
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens."""
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens, nor can: it is taken."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+        yield f"tcp://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_no_scheduler_there(root: Path, tmp_path: Path) -> None:
+def test_no_scheduler_there(root: Path, tmp_path: Path, nobody: str) -> None:
     """An address where nobody answers, and a file that names nothing, are errors of one line."""
     before = runs.contents(root)
     empty = tmp_path / "empty.json"
     empty.write_text("{}")
-    nobody = f"tcp://127.0.0.1:{free_port()}"
     for where, problem in (
         (("--scheduler", nobody), r"no scheduler answers there \(.+\); start one \(dask .+"),
         (("--scheduler", "nowhere"), "is no scheduler's address; write it like this: tcp://.+"),

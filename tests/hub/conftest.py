@@ -35,6 +35,9 @@ def environment(hub: HubServer, home: Path, *, token: str | None = TOKEN) -> dic
         "HF_HOME": str(home / "hf"),
         "HF_HUB_DISABLE_XET": "0" if hub.xet else "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Ten seconds of its own are soon over where the server shares a busy machine with it.
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+        "HF_HUB_ETAG_TIMEOUT": "60",
         "TMPDIR": str(home),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }

@@ -136,6 +136,7 @@ class HubServer:
         self.received: set[tuple[str, str]] = set()  # large files, by repository
         self.echo = False  # whether refusals repeat the token, as no server should
         self.pace = 0.0  # seconds that an upload takes
+        self.before_put: Callable[[], object] | None = None  # an upload waits until it returns
         self.before_commit: Callable[[Repository], None] | None = None
         self.lock = threading.RLock()
         self._seen: Counter[str] = Counter()
@@ -539,6 +540,8 @@ class _Exchange(BaseHTTPRequestHandler):
         self.reply(200, {"transfer": "basic", "objects": objects})
 
     def put(self, id: str, oid: str) -> None:  # noqa: A002
+        if self.server_hub.before_put is not None:
+            self.server_hub.before_put()
         time.sleep(self.server_hub.pace)
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise _RefusedError(422, message="the content does not match its sha256")

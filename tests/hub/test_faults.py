@@ -5,15 +5,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 import recast as library
-from tests import checkpoints
+from tests import checkpoints, processes
 from tests.hub.client import Job, Outcome, run
 from tests.hub.conftest import Run, environment
 from tests.hub.server import DROPPED, LOST, TOKEN, WRONG, HubServer
@@ -111,12 +112,19 @@ def big(folder: Path, shards: int) -> Path:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[int]]:
-    """Yield the bytes on the disk below *folder*, measured all the time; the last is the most."""
+    """Yield the bytes on the disk below *folder*, measured all the time; the last is the most.
+
+    A look takes time, in which files come and go: only what two looks have seen was there at once.
+    """
     most, over = [0], threading.Event()
 
     def watch() -> None:
+        before: dict[Path, int] = {}
         while not over.wait(0.003):
-            most.append(max(most[-1], used(folder)))
+            now = used(folder)
+            both = sum(min(now[path], before[path]) for path in now.keys() & before.keys())
+            most.append(max(most[-1], both))
+            before = now
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -127,16 +135,23 @@ def watched(folder: Path) -> Iterator[list[int]]:
         thread.join()
 
 
-def used(folder: Path) -> int:
-    """Return the bytes that the files below *folder* take."""
-    whole = 0
+def used(folder: Path) -> dict[Path, int]:
+    """Return the bytes that each file below *folder* takes."""
+    found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                whole += (Path(parent) / name).lstat().st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return whole
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                found[path] = path.lstat().st_blocks * 512
+    return found
+
+
+def comes_true(holds: Callable[[], object], seconds: float = 60) -> bool:
+    """Wait until something holds, but no longer than so many seconds; return whether it does."""
+    end = time.monotonic() + seconds
+    while not (done := holds()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return bool(done)
 
 
 def test_the_disk_never_holds_more_than_two_shards(
@@ -144,45 +159,46 @@ def test_the_disk_never_holds_more_than_two_shards(
 ) -> None:
     """Six shards pass through room for two, while the next is fetched during an upload."""
     source = big(tmp_path / "big", 6)
+    largest = max(path.stat().st_size for path in source.iterdir())
     hub.add("other/big", source)
     hub.pace = 0.15
     (tmp_path / "home").mkdir()
+
+    def whole() -> list[int]:
+        """Return when, in the order of all requests, a whole shard had been fetched."""
+        return [
+            at
+            for at, each in enumerate(hub.requests)
+            if each.method == "GET" and each.sent > largest - 1000
+        ]
+
     with watched(tmp_path / "home") as most:
+        # The first upload ends when another shard was fetched, and seen on the disk.
+        hub.before_put = lambda: comes_true(lambda: len(whole()) > 1 and most[-1] > largest)
         done = recast(hub, "other/big", "--to", "bf16", "--push", "me/big")
     assert done.returncode == 0, done.stderr
-    largest = max(path.stat().st_size for path in source.iterdir())
     assert largest < most[-1] <= 2 * largest + 300_000
-    paths = [f"{each.method} {each.path}" for each in hub.requests]
-    first_upload = next(i for i, path in enumerate(paths) if path.startswith("PUT"))
-    whole = [
-        i
-        for i, each in enumerate(hub.requests)
-        if each.method == "GET" and each.sent > largest - 1000
-    ]
-    assert whole[1] < first_upload, "nothing was fetched during the first upload"
-    assert len(whole) == 6
+    first_upload = next(at for at, each in enumerate(hub.requests) if each.method == "PUT")
+    assert whole()[1] < first_upload, "nothing was fetched during the first upload"
+    assert len(whole()) == 6
     assert len(hub.repositories["me/big"].commits) == 2
 
 
 def test_killed_and_run_again(tmp_path: Path, hub: HubServer, recast: Run) -> None:
     """After a kill, no shard that was uploaded is fetched, converted or sent again."""
     hub.add("other/big", big(tmp_path / "big", 5))
-    hub.pace = 0.1
+    uploads, killed = count(1), threading.Event()
+    hub.before_put = lambda: next(uploads) == 4 and killed.wait(60)
     arguments = ["other/big", "--to", "bf16", "--push", "me/big"]
-    process = subprocess.Popen(
+    with processes.started(
         [sys.executable, "-m", "recast", *arguments],
         env=environment(hub, tmp_path / "home"),
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 60
-    while sum(each.path.endswith("/verify") for each in hub.requests) < 3:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    ):
+        assert comes_true(lambda: sum(r.path.endswith("/verify") for r in hub.requests) == 3)
+    killed.set()
     assert list(hub.files("me/big")) == [".gitattributes"]
-    hub.pace = 0
     done = recast(hub, *arguments)
     assert done.returncode == 0, done.stderr
     assert "resumed" in done.stdout

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -650,3 +652,28 @@ def test_a_terminal_shows_one_bar(root: Path) -> None:
     assert status == 0
     assert "B/s" in shown
     assert "checkpoint-" in shown
+
+
+def test_trainer_state_that_a_run_has_elsewhere(mixed: Path) -> None:
+    """A run that keeps a checkpoint on another disk, behind a link, is known by both places."""
+    home = mixed / "run-1" / "checkpoint-200"
+    home.rename(mixed.parent / "elsewhere")
+    home.symlink_to(mixed.parent / "elsewhere")
+    runs.age(mixed.parent)
+    (mixed / "run-1" / "train.log").touch()
+    done = run(home, "--delete-trainer-state")
+    assert done.exit_code == 1
+    assert "may be resumed from: train.log is 1 min old" in done.stdout
+    assert (home / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("address", ["tls://127.0.0.1:1", "foo://127.0.0.1:1"])
+def test_an_address_that_dask_cannot_use(root: Path, address: str) -> None:
+    """Whatever Dask raises is one line, and nothing is waited for or said when the process ends."""
+    command = [sys.executable, "-m", "recast", root, "-r", "--to", "bf16", "--in-place"]
+    done = subprocess.run(
+        [*command, "--scheduler", address], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"recast: {address}: no scheduler answers there (")
+    assert len(done.stderr.splitlines()) == 1

@@ -654,6 +654,34 @@ def test_a_terminal_shows_one_bar(root: Path) -> None:
     assert "checkpoint-" in shown
 
 
+def test_what_a_trainer_has_not_finished_is_not_broken(root: Path) -> None:
+    """A shard that is there before its index is no fault yet: it is named, and left alone."""
+    one = root / "run-0" / "checkpoint-100"
+    (one / "model.safetensors.index.json").unlink()
+    os.utime(one / SHARD)
+    os.truncate(root / "run-1" / "checkpoint-100" / SHARD, 500)
+    for mode in ((), ("--check",)):
+        said = run(root, "-r", *mode)
+        assert said.exit_code == 1
+        assert said.stdout.count("is being written: its files are new, and not whole yet (") == 2
+        assert "--allow" not in said.stdout
+    done = run(root, "-r", "--to", "bf16", "--in-place")
+    assert done.exit_code == 0
+    assert "4 repaired, 2 skipped" in done.stdout
+    runs.age(root)
+    assert "2 failed" in run(root, "-r", "--to", "bf16", "--in-place").stdout
+
+
+def test_what_cannot_be_judged_is_not_passed_over(root: Path) -> None:
+    """Only a quantized checkpoint is rightly as large as it is; one that is refused may not be."""
+    assert run(root, "-r", "--to", "bf16", "--in-place").exit_code == 0
+    assert run(root, "-r", "--check").exit_code == 0
+    (root / "run-0" / "checkpoint-100" / "base").symlink_to(root.parent)
+    done = run(root, "-r", "--check")
+    assert "is a link out of the folder" in done.stdout
+    assert done.exit_code == 1
+
+
 def test_trainer_state_that_a_run_has_elsewhere(mixed: Path) -> None:
     """A run that keeps a checkpoint on another disk, behind a link, is known by both places."""
     home = mixed / "run-1" / "checkpoint-200"

@@ -14,7 +14,7 @@ from pathlib import Path
 from recast.cli.request import Request
 from recast.cli.watch import Reporter, tell, watching
 from recast.dtypes import Dtype
-from recast.errors import CheckpointError, RefusedError, StorageError
+from recast.errors import CheckpointError, StorageError
 from recast.execution.fleets.cluster import address_in, connected
 from recast.execution.fleets.crews import IN_FLIGHT
 from recast.execution.fleets.discovery import discover
@@ -48,8 +48,8 @@ def look(request: Request) -> Answer:
 def check(request: Request) -> Answer:
     """Say the same, and that all is well only if nothing is larger than it has to be."""
     surveys, said = _surveyed(request)
-    # One that must not be converted, such as a quantized one, cannot be too large.
-    broken = any(not isinstance(each.error, RefusedError | None) for each in surveys)
+    # Codes must not be converted, so they cannot be too large.
+    broken = any(each.error is not None and "quantized" not in each.findings for each in surveys)
     return *said, not (broken or any(each.is_oversized for each in surveys))
 
 

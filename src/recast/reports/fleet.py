@@ -223,9 +223,8 @@ def repaired(done: Conversion) -> Outcome:
     path, before, after = done.plan.checkpoint.local_path, done.plan.size_before, done.plan.size
     target = None if done.target is None else Path(str(done.target))  # fleets lie on disks
     if target is None or done.found:
-        return Outcome(
-            path, Fate.RIGHT, target, before, before, done.seconds, base=_base(done.plan)
-        )
+        there = after if done.found else before
+        return Outcome(path, Fate.RIGHT, target, before, there, done.seconds, base=_base(done.plan))
     return Outcome(
         path,
         Fate.REPAIRED,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from recast.errors import CheckpointError, StorageError
+from recast.errors import BusyError, CheckpointError, RecastError, ShardError, StorageError
 from recast.execution.storage import naming
 from recast.formats.forms import Unread, form
 from recast.formats.names import Role, role
@@ -362,6 +362,26 @@ def _is_temporary(name: str) -> bool:
     return any(fnmatchcase(part, each) for part in name.split("/") for each in _TEMPORARY)
 
 
+def judged(path: Path, error: RecastError) -> RecastError:
+    """Return what *error* means for the checkpoint *path*: it is broken, or not yet whole.
+
+    Raises StorageError if it has gone.
+    """
+    if type(error) in {CheckpointError, ShardError} and is_young(glance(path)):
+        return busy(path, f"its files are new, and not whole yet ({error.problem})")
+    return error
+
+
+def busy(path: Path, sign: str) -> BusyError:
+    """Return the error of a checkpoint that somebody is writing, as the *sign* says."""
+    return BusyError(str(path), f"is being written: {sign}", "run again when it is finished")
+
+
+def is_young(seen: Glance) -> bool:
+    """Whether the newest file of a checkpoint was written so lately that more may follow."""
+    return abs(time.time() - seen.newest) < RECENT
+
+
 def sign_of_life(path: Path, before: Glance) -> str:
     """Return what shows that somebody is writing the checkpoint *path*; empty if nothing does.
 
@@ -370,7 +390,7 @@ def sign_of_life(path: Path, before: Glance) -> str:
     """
     if before.sign:
         return before.sign
-    if abs(time.time() - before.newest) < RECENT:
+    if is_young(before):
         time.sleep(max(0.0, before.taken + PAUSE - time.monotonic()))
     after = glance(path)
     if after.sign:

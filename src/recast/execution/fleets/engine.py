@@ -14,7 +14,7 @@ from typing import Any, Self
 from recast.errors import BusyError, LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
 from recast.execution.fleets.crews import Crews
-from recast.execution.fleets.discovery import Glance, absolute, glance, sign_of_life
+from recast.execution.fleets.discovery import Glance, absolute, busy, glance, judged, sign_of_life
 from recast.execution.fleets.meter import Meter, Watcher
 from recast.execution.fleets.survey import planned
 from recast.execution.reader import inspect
@@ -213,9 +213,9 @@ def _excused(path: Path, seen: Glance) -> Iterator[None]:
         yield
     except RecastError as error:
         if name := _gone(error, path):
-            raise _busy(path, f"{name} has just gone") from None
+            raise busy(path, f"{name} has just gone") from None
         _refuse_busy(path, seen)  # no wonder then
-        raise
+        raise judged(path, error) from None
 
 
 def _gone(error: RecastError, path: Path) -> str:
@@ -230,12 +230,7 @@ def _gone(error: RecastError, path: Path) -> str:
 def _refuse_busy(path: Path, seen: Glance) -> None:
     """Raise BusyError if somebody is writing the checkpoint *path*, which was *seen* before."""
     if sign := sign_of_life(path, seen):
-        raise _busy(path, sign)
-
-
-def _busy(path: Path, sign: str) -> BusyError:
-    """Return the error of a checkpoint that somebody is writing, as the *sign* says."""
-    return BusyError(str(path), f"is being written: {sign}", "run again when it is finished")
+        raise busy(path, sign)
 
 
 def _base_of_others(path: Path) -> TargetError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from recast.errors import RecastError
 from recast.execution.converter import plan
-from recast.execution.fleets.discovery import AnyPath
+from recast.execution.fleets.discovery import AnyPath, judged
 from recast.execution.reader import inspect
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import is_uri
@@ -27,13 +27,21 @@ def survey_all(paths: Iterable[AnyPath], dtype: object, **wishes: Any) -> Iterat
         try:
             checkpoint = inspect(path)
         except RecastError as error:
-            yield Survey(path, error=error.bare())
+            yield Survey(path, error=_judged(path, error).bare())
             continue
         try:
             found: Plan | RecastError = planned(checkpoint, dtype, wishes)
         except RecastError as error:
-            found = error.bare()
+            found = _judged(path, error).bare()
         yield survey(checkpoint, found)
+
+
+def _judged(path: Path, error: RecastError) -> RecastError:
+    """Return what *error* means for the checkpoint *path*."""
+    try:
+        return judged(path, error)
+    except RecastError as gone:
+        return gone
 
 
 def bases_of(paths: Iterable[Path]) -> frozenset[Path]:

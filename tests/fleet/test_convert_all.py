@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import recast
 from recast import Fate, Outcome, TargetError, Watcher
 from recast.execution import shard_job, target
-from recast.execution.fleets import discovery
+from recast.execution.fleets import signs
 from recast.execution.shard import Effort
 from recast.execution.shard_job import carry_out
 from recast.execution.storage import naming
@@ -372,7 +372,7 @@ def test_what_is_written_while_it_is_converted(
         return done
 
     monkeypatch.setattr(shard_job, "convert_shard", write)
-    monkeypatch.setattr(discovery.time, "sleep", lambda _: None)
+    monkeypatch.setattr(signs.time, "sleep", lambda _: None)
     (done,) = recast.convert_all([path], "bf16", out=tmp_path / "out", root=root)
     assert not todo
     assert done.fate is Fate.SKIPPED

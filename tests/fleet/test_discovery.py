@@ -11,7 +11,7 @@ import pytest
 
 import recast
 from recast import StorageError
-from recast.execution.fleets import discovery
+from recast.execution.fleets import discovery, signs
 from recast.formats.forms import Form, Unread
 from tests.checkpoints import random_tensors, save_shard, save_sharded, two_shards, write_json
 from tests.fleet import runs
@@ -276,7 +276,7 @@ def test_files_that_move_mean_that_somebody_writes(
             case "gone":
                 tokenizer.unlink()
 
-    monkeypatch.setattr(discovery.time, "sleep", write)
+    monkeypatch.setattr(signs.time, "sleep", write)
     done = outcome(ckpt)
     assert done.fate is recast.Fate.SKIPPED
     assert "its files have just changed" in done.error.problem
@@ -332,11 +332,11 @@ def test_a_checkpoint_that_was_just_finished_is_repaired(
 ) -> None:
     """New files that rest between two looks, some time apart, are nobody's work any more."""
     slept: list[float] = []
-    monkeypatch.setattr(discovery.time, "sleep", slept.append)
-    monkeypatch.setattr(discovery.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(signs.time, "sleep", slept.append)
+    monkeypatch.setattr(signs.time, "monotonic", lambda: 100.0)
     os.utime(ckpt / "config.json", (time.time(), time.time()))
     assert outcome(ckpt).fate is recast.Fate.REPAIRED
-    assert slept == [discovery.PAUSE]
+    assert slept == [signs.PAUSE]
 
 
 def test_half_a_checkpoint_of_a_live_trainer_is_no_failure(ckpt: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any, Self
 from recast.errors import BusyError, LossError, RecastError, StorageError, TargetError
 from recast.execution.converter import carry_out
 from recast.execution.fleets.crews import Crews
-from recast.execution.fleets.discovery import Glance, absolute, busy, glance, judged, sign_of_life
+from recast.execution.fleets.discovery import absolute
 from recast.execution.fleets.meter import Meter, Watcher
+from recast.execution.fleets.signs import Glance, busy, glance, judged, sign_of_life
 from recast.execution.fleets.survey import planned
 from recast.execution.reader import inspect
 from recast.execution.shard import Effort

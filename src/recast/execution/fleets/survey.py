@@ -7,7 +7,8 @@ from typing import Any
 
 from recast.errors import RecastError
 from recast.execution.converter import plan
-from recast.execution.fleets.discovery import AnyPath, judged
+from recast.execution.fleets.discovery import AnyPath
+from recast.execution.fleets.signs import judged
 from recast.execution.reader import inspect
 from recast.formats.checkpoint import Checkpoint
 from recast.formats.hub_path import is_uri

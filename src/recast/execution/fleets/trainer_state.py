@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from recast.errors import CheckpointError, RecastError, StorageError
-from recast.execution.fleets.discovery import AnyPath, absolute, glance, sign_of_life
+from recast.execution.fleets.discovery import AnyPath, absolute
+from recast.execution.fleets.signs import glance, sign_of_life
 from recast.execution.reader import inspect
 from recast.execution.storage import naming, sync_folder
 from recast.formats.checkpoint import Checkpoint

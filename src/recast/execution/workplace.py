@@ -148,6 +148,7 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
     Raises TargetError, about *subject*, while another process holds it.
     """
     with naming(subject):
+        made = not folder.is_dir()
         folder.mkdir(exist_ok=True)
     try:
         lock = Lock(folder / LOCK, subject)
@@ -156,14 +157,16 @@ def workplace(folder: Path, subject: Path) -> Iterator[Workplace]:
             folder.rmdir()
         raise
     with lock:
-        work = Workplace(folder, _left_in(folder))
+        left: Mapping[str, Any] | None = {} if made else None
         try:
+            # Of a new folder, too: who was faster may have begun in it, and been killed.
+            left = _left_in(folder)
             sync_folder(folder.parent)
         except StorageError:
-            if not work.left:
-                work.remove()
+            if left == {}:
+                Workplace(folder, left).remove()
             raise
-        yield work
+        yield Workplace(folder, left)
     with suppress(OSError):  # NFS keeps a name for a lock that is removed while it is held
         folder.rmdir()
 

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,21 +42,26 @@ def run(command: Sequence[str], statuses: Sequence[int] = (0,)) -> Run:
     """Run *command* to its end. Raises BenchmarkError if its exit status is none of *statuses*."""
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaints:
         begun = time.perf_counter()
-        # A session of its own: an interrupt is for the benchmark, which ends what it started.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=complaints,
-            cwd=ROOT,
-            env=_environment(),
-            start_new_session=True,
-        )
+        process = None
         try:
+            with _signals_put_off():
+                # A session of its own: an interrupt is for the benchmark, which ends what it
+                # started.
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=complaints,
+                    cwd=ROOT,
+                    env=_environment(),
+                    start_new_session=True,
+                )
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            if process is not None:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             raise
         wall = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -66,6 +72,23 @@ def run(command: Sequence[str], statuses: Sequence[int] = (0,)) -> Run:
             raise BenchmarkError(f"{shlex.join(command)}: {process.returncode}\n{problem}")
         cpu = usage.ru_utime + usage.ru_stime
         return Run(wall, cpu, usage.ru_maxrss * _KIB, _seconds(said.read()))
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Let a signal wait until the block has ended, so that it knows what it has started."""
+    caught: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in caught:
+            signal.raise_signal(number)
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from benchmarks import checkpoints, fitting, fleet, growth, ways
+from benchmarks import checkpoints, fitting, fleet, growth, measure, ways
 from recast.planning.estimate import Rates, Work, estimate
 from recast.planning.rates import parse
+from tests import processes
 from tests.checkpoints import random_tensors, save_sharded
 from tools import scale
 
 ROOT = Path(__file__).parent.parent
 _MB, _GB = 1e6, 1e9
+_LONG = 120  # seconds: whatever takes longer is taken to hang
 
 
 def _benchmark(*arguments: object) -> tuple[str, ...]:
@@ -146,23 +149,53 @@ class _Row:
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     """What was made is removed, and what was started has ended, when somebody has seen enough."""
     place = ("--folder", tmp_path, "--disk-folder", tmp_path)
-    process = subprocess.Popen(
+    with processes.started(
         _benchmark("--quick", *place, "--size", 0.02),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-    )
-    try:
+    ) as process:
+        end = time.monotonic() + _LONG
         while process.poll() is None and not list(tmp_path.glob("*/source")):
+            assert time.monotonic() < end
             time.sleep(0.01)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        _, said = process.communicate(timeout=_LONG)
     assert process.returncode == 1
     assert b"Traceback" not in said
     assert not list(tmp_path.iterdir())
     assert not _children_in(tmp_path)
+
+
+def test_an_interrupt_at_the_very_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has just been started is ended as well."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):
+        """A process with whose start an interrupt comes."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            begun.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure.run([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert [each.returncode for each in begun] == [-signal.SIGKILL]
+
+
+def test_an_interrupt_at_the_very_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a process has ended already is no error of its own."""
+    wait4 = os.wait4
+
+    def interrupted(*arguments: int) -> None:
+        wait4(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure.run([sys.executable, "-c", ""])
 
 
 def _children_in(folder: Path) -> list[bytes]:

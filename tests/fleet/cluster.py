@@ -50,10 +50,15 @@ def worker(file: Path, preload: Path | None = None, name: str = "") -> Iterator[
         yield process
 
 
+def client(file: Path) -> Client:
+    """Return a client of the scheduler that *file* names."""
+    return Client(scheduler_file=str(file), set_as_default=False, timeout=_PATIENCE)
+
+
 def wait_for_worker(file: Path) -> None:
     """Wait until the scheduler that *file* names has a worker."""
-    with Client(scheduler_file=str(file), set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+    with client(file) as asking:
+        asking.wait_for_workers(1, timeout=_PATIENCE)
 
 
 def _common(file: Path, preload: Path | None) -> Sequence[str]:

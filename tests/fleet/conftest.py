@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from recast.execution.fleets import cluster as fleets_cluster
 from recast.execution.fleets.cluster import address_in, connected
 from tests.fleet import cluster, runs
 from tests.processes import end_with_the_tests
@@ -22,6 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def thorough(request: pytest.FixtureRequest) -> bool:
     """Whether the sweeps are long, as in ``make fleet``."""
     return bool(request.config.getoption("--many-kills", default=False))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """Wait longer for a scheduler's answer than a user would: it shares a busy machine with us."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fleets_cluster, "_PATIENCE", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 
@@ -396,20 +397,20 @@ class Twice(Executor):
         assert call is carry_out
         self.jobs.append(args)
         future: Future[object] = Future()
-        ended: list[object] = []
+        numbers = count(1)  # each is given once, whichever thread ends when
 
         def run() -> None:
             try:
-                ended.append(call(*args, **kwargs))
+                done = call(*args, **kwargs)
             except recast.RecastError as error:
-                ended.append(error)
-            if len(ended) == self.told:
-                last = ended[-1]
-                if isinstance(last, Exception):
-                    future.set_exception(last)
-                else:
-                    self.done.append(last)
-                    future.set_result(last)
+                done = error
+            if next(numbers) != self.told:
+                return
+            if isinstance(done, Exception):
+                future.set_exception(done)
+            else:
+                self.done.append(done)
+                future.set_result(done)
 
         for _ in range(2):
             self.threads.append(Thread(target=run))

@@ -217,8 +217,9 @@ def test_it_is_said_above_the_bar(
     """On a terminal the bar is taken away for the line, and is there again below it."""
     file, _ = scheduler
 
+    sizes = {path: path.stat().st_size for path in root.rglob("*.safetensors")}
+
     def kill_in_the_middle(worker: cluster.Process) -> None:
-        sizes = {path: path.stat().st_size for path in root.rglob("*.safetensors")}
         end = time.monotonic() + _LONG
         while all(path.stat().st_size == size for path, size in sizes.items()):
             assert time.monotonic() < end

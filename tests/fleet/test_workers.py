@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 import pytest
-from distributed import Client
 
 import recast
 from recast import Fate, Outcome, WorkerError
@@ -55,7 +54,7 @@ def test_no_scheduler_there(root: Path, tmp_path: Path, nobody: str) -> None:
         (("--scheduler-file", str(empty)), "names no scheduler; start one .+"),
     ):
         line = [sys.executable, "-m", "recast", root, "-r", "--to", "bf16", "--in-place", *where]
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 1
         (said,) = done.stderr.splitlines()
         assert re.fullmatch(f"recast: {re.escape(where[1])}: {problem}", said)
@@ -212,7 +211,7 @@ class Killer(Thread):
     def run(self) -> None:
         """Kill and start workers until it is over. One is left, or nothing would ever be done."""
         with ExitStack() as stack:
-            client = stack.enter_context(Client(address_in(self.file), set_as_default=False))
+            client = stack.enter_context(cluster.client(self.file))
             while not self.over.wait(self.chance.uniform(0.05, 0.4)):
                 known = {str(each["name"]) for each in client.scheduler_info()["workers"].values()}
                 if len(self.workers.keys() & known) == 2:
@@ -247,6 +246,7 @@ def test_workers_killed_at_random(
                 repaired_in_the_end(hundred, root)
                 if killer.kills >= (30 if thorough else 1):
                     break
+                assert killer.is_alive(), "nobody will be killed any more"
         finally:
             killer.over.set()
             killer.join()

@@ -107,7 +107,7 @@ def repair(request: Request) -> Answer:
             request.target,
             executor,
             out=request.out,
-            root=request.root if request.recursive else request.root.parent,
+            root=request.root,
             in_place=request.in_place,
             workers=workers,
             watcher=watcher,

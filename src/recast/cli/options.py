@@ -41,7 +41,7 @@ class _Path(click.Path):
         value: Any,  # noqa: ANN401 - as click has it
         param: click.Parameter | None,
         ctx: click.Context | None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - likewise
         """Return what was typed, as a path."""
         if value == "":
             self.fail("it is empty: write . for the current folder", param, ctx)
